@@ -1,0 +1,1 @@
+"""The board: its hardware models, the engines that run its processor, and the machine they make."""

@@ -1,0 +1,1 @@
+"""Hardware models in plain Python: none of them knows which engine runs the processor."""

@@ -1,0 +1,1 @@
+"""The engines that run the board's processor, behind one protocol."""
