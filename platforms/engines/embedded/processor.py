@@ -1,0 +1,195 @@
+"""Unicorn as this engine uses it: a thin, fast layer over its Python binding.
+
+The binding converts every register through several Python objects, which makes an exception entry
+cost 50 us. Registers are therefore moved in batches through arrays made once, by the C functions
+that the binding itself calls. Nothing else in the project touches the binding's internals.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+
+from unicorn import arm_const as arm
+from unicorn import unicorn_const as uc
+from unicorn.unicorn_py3.unicorn import Uc, uclib
+
+NEVER = 0xFFFF_FFFE  # an address that no program reaches: emulation ends by count or by a stop
+
+R0, R1, R2, R3 = arm.UC_ARM_REG_R0, arm.UC_ARM_REG_R1, arm.UC_ARM_REG_R2, arm.UC_ARM_REG_R3
+R12, SP, LR, PC = arm.UC_ARM_REG_R12, arm.UC_ARM_REG_SP, arm.UC_ARM_REG_LR, arm.UC_ARM_REG_PC
+XPSR, MSP, PSP = arm.UC_ARM_REG_XPSR, arm.UC_ARM_REG_MSP, arm.UC_ARM_REG_PSP
+CONTROL, PRIMASK = arm.UC_ARM_REG_CONTROL, arm.UC_ARM_REG_PRIMASK
+BASEPRI, FAULTMASK = arm.UC_ARM_REG_BASEPRI, arm.UC_ARM_REG_FAULTMASK
+FPSCR = arm.UC_ARM_REG_FPSCR
+FLOAT_REGISTERS = tuple(arm.UC_ARM_REG_S0 + n for n in range(16))
+GENERAL_REGISTERS = {
+    **{f"r{n}": arm.UC_ARM_REG_R0 + n for n in range(13)},
+    "sp": SP, "lr": LR, "pc": PC, "xpsr": XPSR,
+}  # fmt: skip
+
+
+class RegisterBatch:
+    """A fixed group of 32-bit registers that is read and written in one call."""
+
+    def __init__(self, handle: ctypes.c_void_p, registers: Sequence[int]) -> None:
+        self._handle = handle
+        self._count = len(registers)
+        self._ids = (ctypes.c_int * self._count)(*registers)
+        self._values = (ctypes.c_uint32 * self._count)()
+        size = ctypes.sizeof(ctypes.c_uint32)
+        base = ctypes.addressof(self._values)
+        self._pointers = (ctypes.c_void_p * self._count)(
+            *(base + size * index for index in range(self._count))
+        )
+
+    def read(self) -> list[int]:
+        """The registers' values, in the order they were named."""
+        uclib.uc_reg_read_batch(self._handle, self._ids, self._pointers, self._count)
+        return self._values[:]
+
+    def write(self, *values: int) -> None:
+        """Set all registers of the group, in the order they were named."""
+        self._values[:] = values
+        uclib.uc_reg_write_batch(self._handle, self._ids, self._pointers, self._count)
+
+
+class Processor:
+    """A Cortex-M4 with bare memory: no exceptions, no peripherals of its own."""
+
+    def __init__(self) -> None:
+        self._uc = Uc(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB | uc.UC_MODE_MCLASS)
+        self._uc.ctl_set_cpu_model(arm.UC_CPU_ARM_CORTEX_M4)
+        self._handle = self._uc._uch  # noqa: SLF001 - see the module's text
+        self._single: dict[int, RegisterBatch] = {}
+        self._shared: list[tuple[int, int, object]] = []
+
+    def batch(self, *registers: int) -> RegisterBatch:
+        """A group of registers to be moved together."""
+        return RegisterBatch(self._handle, registers)
+
+    def read_register(self, register: int) -> int:
+        """The value of one register."""
+        return self._one(register).read()[0]
+
+    def write_register(self, register: int, value: int) -> None:
+        """Set one register."""
+        self._one(register).write(value & 0xFFFF_FFFF)
+
+    def _one(self, register: int) -> RegisterBatch:
+        group = self._single.get(register)
+        if group is None:
+            group = self._single[register] = self.batch(register)
+        return group
+
+    def run(self, program_counter: int, instructions: int) -> int:
+        """Execute up to `instructions` from `program_counter`; returns Unicorn's error code (0 = ok).
+
+        The count is always given: Unicorn ignores it for code translated without one. An exception
+        of a callback comes out of here, whatever Unicorn answered.
+        """
+        engine = self._uc
+        engine._hook_exception = None  # noqa: SLF001 - as the binding's emu_start does
+        status: int = uclib.uc_emu_start(
+            self._handle, program_counter | 1, NEVER, 0, max(1, instructions)
+        )
+        if engine._hook_exception is not None:  # noqa: SLF001
+            raise engine._hook_exception  # noqa: SLF001
+        return status
+
+    def stop(self) -> None:
+        """End `run`: at once in a callback, PC staying on the instruction that called back."""
+        uclib.uc_emu_stop(self._handle)
+
+    def map_shared(self, address: int, cells: memoryview, *, writable: bool) -> None:
+        """Map `cells` at `address`, shared with the host: a change on either side is seen by both."""
+        array = (ctypes.c_uint8 * len(cells)).from_buffer(cells)
+        self._shared.append((address, len(cells), array))
+        protection = uc.UC_PROT_READ | uc.UC_PROT_EXEC | (uc.UC_PROT_WRITE if writable else 0)
+        self._uc.mem_map_ptr(address, len(cells), protection, ctypes.addressof(array))
+
+    def protect(self, address: int, length: int, *, writable: bool) -> None:
+        """Allow or forbid stores to mapped memory."""
+        protection = uc.UC_PROT_READ | uc.UC_PROT_EXEC | (uc.UC_PROT_WRITE if writable else 0)
+        self._uc.mem_protect(address, length, protection)
+
+    def map_bus(
+        self,
+        address: int,
+        length: int,
+        read: Callable[[int, int], int],
+        write: Callable[[int, int, int], None],
+    ) -> None:
+        """Call `read(offset, width)` and `write(offset, width, value)` for accesses to a range."""
+
+        def on_read(_uc: object, offset: int, width: int, _data: object) -> int:
+            return read(offset, width)
+
+        def on_write(_uc: object, offset: int, width: int, value: int, _data: object) -> None:
+            write(offset, width, value)
+
+        self._uc.mmio_map(address, length, on_read, None, on_write, None)
+
+    def on_interrupt(self, action: Callable[[int], None]) -> None:
+        """Call `action(number)` for SVC (2), BKPT (7) and EXC_RETURN (8), and stop."""
+
+        def hook(_uc: object, number: int, _data: object) -> None:
+            action(number)
+            uclib.uc_emu_stop(self._handle)
+
+        self._uc.hook_add(uc.UC_HOOK_INTR, hook)
+
+    def on_invalid_access(self, action: Callable[[int, int], None]) -> None:
+        """Call `action(kind, address)` before a bad access ends `run` with an error."""
+
+        def hook(
+            _uc: object, kind: int, address: int, _width: int, _value: int, _data: object
+        ) -> bool:
+            action(kind, address)
+            return False
+
+        self._uc.hook_add(uc.UC_HOOK_MEM_INVALID, hook)
+
+    def on_store(self, first: int, last: int, action: Callable[[int, int, int], None]) -> None:
+        """Call `action(address, width, value)` before each store to `first` ... `last`."""
+
+        def hook(
+            _uc: object, _kind: int, address: int, width: int, value: int, _data: object
+        ) -> None:
+            action(address, width, value)
+
+        self._uc.hook_add(uc.UC_HOOK_MEM_WRITE, hook, None, first, last)
+
+    def stop_before(self, address: int) -> None:
+        """End `run` whenever the instruction at `address` is about to be executed.
+
+        The hook is Unicorn's own stop function, so that no Python runs for it.
+        """
+        hook = ctypes.c_size_t()
+        status = uclib.uc_hook_add(
+            self._handle,
+            ctypes.byref(hook),
+            uc.UC_HOOK_CODE,
+            ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p),
+            None,
+            ctypes.c_uint64(address),
+            ctypes.c_uint64(address),
+        )
+        if status != uc.UC_ERR_OK:
+            raise RuntimeError(f"Unicorn refused a hook at 0x{address:08x}: error {status}")
+
+    def forget_translations(self) -> None:
+        """Code in memory has changed: translate it anew when it next runs."""
+        self._uc.ctl_flush_tb()
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        """Memory as it is mapped; raises unicorn.UcError where nothing is."""
+        return bytes(self._uc.mem_read(address, length))
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        """Write mapped memory, whatever its protection; raises unicorn.UcError where there is none."""
+        self._uc.mem_write(address, data)
+
+    def close(self) -> None:
+        """Let go of shared memory, so that its owner may unmap it. Unicorn itself goes with us."""
+        for address, length, _array in self._shared:
+            self._uc.mem_unmap(address, length)
+        self._shared.clear()
