@@ -1,5 +1,6 @@
 """What a loader or an updater sees of a flash memory, whichever chip it is."""
 
+import mmap
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -104,3 +105,44 @@ class FlashDevice(Protocol):
     def erase(self, address: int, length: int) -> None:
         """Set `length` bytes from `address` to 0xFF; both must lie on sector bounds (FlashError)."""
         ...
+
+
+class FlashContents:
+    """The bytes of a flash memory as something to look at: a dump, or a board from outside.
+
+    Reading takes no virtual time; program and erase are refused with FlashError.
+    """
+
+    def __init__(
+        self, name: str, geometry: FlashGeometry, cells: bytes | bytearray | mmap.mmap
+    ) -> None:
+        self.name = name
+        self.geometry = geometry
+        self._cells = cells
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes from `address`; FlashError when that is outside the device."""
+        if address < 0 or length < 0 or address + length > len(self._cells):
+            raise FlashError(
+                f"outside the {len(self._cells):,} bytes there are",
+                device=self.name,
+                address=address,
+                length=length,
+            )
+        return bytes(self._cells[address : address + length])
+
+    def program(self, address: int, data: bytes) -> None:
+        """Refused."""
+        raise self._read_only(address, len(data))
+
+    def erase(self, address: int, length: int) -> None:
+        """Refused."""
+        raise self._read_only(address, length)
+
+    def _read_only(self, address: int, length: int) -> FlashError:
+        return FlashError(
+            "this is a view to look at, it cannot be changed",
+            device=self.name,
+            address=address,
+            length=length,
+        )
