@@ -36,6 +36,7 @@ from platforms.models import make_models
 from platforms.trace import Trace
 from rpc_shim.bundle.image_file import load_image
 from rpc_shim.client import RpcClient
+from rpc_shim.download import ByteSource
 from rpc_shim.frame import JsonValue
 from rpc_shim.uart import HostOutput
 
@@ -271,7 +272,7 @@ class Board:
         if len(self._transcript) > TRANSCRIPT_LIMIT:
             del self._transcript[: TRANSCRIPT_LIMIT // 4]
 
-    def _open_url(self, url: str) -> "ByteSource":
+    def _open_url(self, url: str) -> ByteSource:
         return open_url(url, self.machine.clock, paced=lambda: self.paced)
 
 

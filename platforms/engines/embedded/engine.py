@@ -329,10 +329,14 @@ class EmbeddedEngine:
         duration_ns = -(-executed * NS_PER_US // self._instructions_per_us)
         # Waits inside callbacks have moved the clock already; the slice's own time comes on top.
         clock.advance_to(clock.now_ns + duration_ns)
-        if self._state is _State.RUNNING and self._halfword(self._program_counter) == BRANCH_TO_SELF:
-            # Only an exception leads out of here, and none comes before the next event.
-            if not self._stop_requested and not self._interrupts.pending & self._interrupts.enabled:
-                self._skip_to_next_event(deadline_ns)
+        if (
+            self._state is _State.RUNNING
+            and not self._stop_requested
+            and self._halfword(self._program_counter) == BRANCH_TO_SELF
+            and self._interrupts.next_exception(self._execution_priority()) is None
+        ):
+            # Only an exception leads out of here, and none can come before the next event.
+            self._skip_to_next_event(deadline_ns)
 
     def _execute(self, budget: int) -> int:
         """Run up to `budget` instructions; returns how many to charge."""
