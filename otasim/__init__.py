@@ -1,10 +1,10 @@
 """A virtual STM32 that takes firmware updates like a real one.
 
-    from otasim import Board
+from otasim import Board
 
-    with Board() as board:
-        board.run(1)
-        print(board.version, board.call("OTA.GetBootState"))
+with Board() as board:
+    board.run(1)
+    print(board.version, board.call("OTA.GetBootState"))
 """
 
 from otasim.board import Board

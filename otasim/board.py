@@ -1,11 +1,11 @@
 """The board as a user of the Python interface sees it: a virtual device with everything on it.
 
-    with Board(image="sample-1.0") as board:
-        board.run(1)
-        board.call("OTA.Update", {"url": url, "commit_timeout": 30})
-        board.run(5)
-        assert board.version == "2.0"
-        board.cut_power()
+with Board(image="sample-1.0") as board:
+    board.run(1)
+    board.call("OTA.Update", {"url": url, "commit_timeout": 30})
+    board.run(5)
+    assert board.version == "2.0"
+    board.cut_power()
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from platforms.clock import NS_PER_S, Clock
 from rpc_shim.download import ByteSource, Download
 
-PATIENCE_S = 2.0
+PATIENCE_S = 1.0
 
 
 class PacedSource:

@@ -43,7 +43,7 @@ class Clock:
         return self._now_ns
 
     def call_at(self, at_ns: int, action: Callable[[], None]) -> ClockEvent:
-        """Run `action` when virtual time reaches `at_ns`; a time gone by means as soon as possible."""
+        """Run `action` when virtual time reaches `at_ns`; a time gone by means at once."""
         event = ClockEvent(max(at_ns, self._now_ns), next(self._order), action)
         heapq.heappush(self._queue, event)
         return event

@@ -5,7 +5,7 @@ What is understood, and all that is:
     // a comment to the end of the line
     name: Namespace.Type @ sysbus 0x40004400          an entry with its place on the bus
     name: Namespace.Type @ sysbus <0x40004400, +0x400>    ... with its size
-    name: Namespace.Type @ { sysbus 0x0; sysbus 0x08000000 }   ... at several places (may span lines)
+    name: Namespace.Type @ { sysbus 0x0; sysbus 0x08000000 }    ... at several places
     name: Namespace.Type @ sysbus                     ... registered without an address
         attribute: 0x100                              a number, a "text", true, false or a name
         -> nvic@38                                    the default interrupt goes to line 38
@@ -25,7 +25,9 @@ BOARD_FILE = Path(__file__).parent / "stm32f405.repl"
 
 _NAME = r"[A-Za-z_]\w*"
 _NUMBER = r"0[xX][0-9A-Fa-f]+|\d+"
-_ENTRY = re.compile(rf"(?P<name>{_NAME})\s*:\s*(?P<type>{_NAME}(?:\.{_NAME})*)\s*@\s*(?P<places>.+)")
+_ENTRY = re.compile(
+    rf"(?P<name>{_NAME})\s*:\s*(?P<type>{_NAME}(?:\.{_NAME})*)\s*@\s*(?P<places>.+)"
+)
 _PLACE = re.compile(
     rf"(?P<parent>{_NAME})"
     rf"(?:\s+(?:(?P<address>{_NUMBER})|<\s*(?P<start>{_NUMBER})\s*,\s*\+\s*(?P<size>{_NUMBER})\s*>))?"
@@ -255,7 +257,7 @@ def _parse_value(text: str) -> AttributeValue:
         return text == "true"
     if re.fullmatch(_NAME, text):
         return text
-    raise ValueError(f"expected a number, a \"text\", true, false or a name, found {text!r}")
+    raise ValueError(f'expected a number, a "text", true, false or a name, found {text!r}')
 
 
 def _check_connections(description: BoardDescription) -> None:

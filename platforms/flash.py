@@ -76,9 +76,9 @@ class FlashGeometry:
 class FlashDevice(Protocol):
     """A flash memory as a driver offers it. Addresses count from the start of the device.
 
-    Every call takes the virtual time the real operation takes, with the processor held as if it were
-    polling the busy flag. A reset or a power cut on the way raises `platforms.machine.ResetAsserted`
-    through the caller, who loses control at that very point as real code does.
+    Every call takes the virtual time the real operation takes, with the processor held as if it
+    were polling the busy flag. A reset or a power cut on the way raises ResetAsserted (in
+    `platforms.machine`) through the caller, who loses control at that very point as real code does.
     """
 
     @property
@@ -103,7 +103,7 @@ class FlashDevice(Protocol):
         ...
 
     def erase(self, address: int, length: int) -> None:
-        """Set `length` bytes from `address` to 0xFF; both must lie on sector bounds (FlashError)."""
+        """Set `length` bytes from `address` to 0xFF; both on sector bounds (FlashError)."""
         ...
 
 

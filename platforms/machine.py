@@ -1,7 +1,8 @@
 """The board as hardware: power on, reset, cut the power, let virtual time pass.
 
-What runs on it besides the firmware (the boot code, and the service that lives in the application's
-main loop) is handed in as `BoardSoftware`; it is plain Python that runs while the processor is held.
+What runs on it besides the firmware (the boot code, and the service that lives in the
+application's main loop) is handed in as `BoardSoftware`: plain Python that runs while the processor
+is held.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ class ResetAsserted(Exception):  # noqa: N818 - it is control flow, not an error
 
 @dataclass(frozen=True, slots=True)
 class EntryPoint:
-    """Where the processor starts: vector table address, initial MSP, first instruction (bit 0 set)."""
+    """Where the processor starts: vector table, initial MSP, first instruction (bit 0 set)."""
 
     vector_table: int
     stack_pointer: int
@@ -84,7 +85,7 @@ class Machine:
         self._pending_reset: ResetCause | None = None
         self._application_running = False
         events = EngineEvents(
-            uart_output=lambda data: self.uart_output(data),
+            uart_output=self._uart_output,
             reset_requested=self.reset,
             fault=self._note_fault,
         )
@@ -219,6 +220,9 @@ class Machine:
             self._application_running = False
             if self.software is not None:
                 self.software.application_ended()
+
+    def _uart_output(self, data: bytes) -> None:
+        self.uart_output(data)
 
     def _note_fault(self, fault: ProcessorFault) -> None:
         self.trace.record(

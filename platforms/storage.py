@@ -1,8 +1,8 @@
 """Where the cells of the flash memories live: in this process, or in files of a state directory.
 
-In a state directory each memory is one file, mapped and shared, so that every flash operation is in
-the file (in the kernel's hands) the moment it happens: a process that is killed loses nothing. What
-a kill in the middle of an operation leaves is what a power cut leaves, and the loader copes with it.
+In a state directory each memory is one file, mapped and shared, so that every flash operation is
+in the file (in the kernel's hands) the moment it happens: a process that is killed loses nothing.
+What a kill in the middle of an operation leaves is what a power cut leaves, and the loader copes.
 """
 
 import fcntl
@@ -132,7 +132,9 @@ def _write_files(path: Path, storage: FlashStorage) -> None:
             fresh.write_bytes(cells)
             fresh.replace(path / name)
         except OSError as error:
-            raise StateDirectoryError(f"cannot be written: {error.strerror}", path / name) from error
+            raise StateDirectoryError(
+                f"cannot be written: {error.strerror}", path / name
+            ) from error
 
 
 def _map_file(path: Path, expected_size: int) -> mmap.mmap:

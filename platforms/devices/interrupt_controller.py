@@ -55,7 +55,7 @@ class InterruptController:
         else:
             self.enabled &= ~(1 << exception)
 
-    def set_line(self, line: int, level: bool) -> None:  # noqa: FBT001 - the level of a line
+    def set_line(self, line: int, level: bool) -> None:
         """A peripheral drives its interrupt line; a high level pends until it is serviced."""
         exception = FIRST_INTERRUPT + line
         if level and exception not in self._lines:

@@ -1,4 +1,4 @@
-"""The power controller (PWR) of the STM32F4 as far as start-up code touches it; RM0090 section 5."""
+"""The power controller (PWR) of the STM32F4 as start-up code touches it; RM0090 section 5."""
 
 from platforms.devices.peripheral import StorageRegisters
 

@@ -42,7 +42,7 @@ _CR_READY = ((0, 1), (16, 17), (24, 25), (26, 27))
 
 
 class ResetClockControl:
-    """Clock enables are remembered; ready flags follow their switches; CSR shows why it was reset."""
+    """Clock enables are remembered, ready flags follow switches, CSR shows why it was reset."""
 
     name = "RCC"
 
@@ -56,7 +56,7 @@ class ResetClockControl:
         return self._reset_flags
 
     def note_reset(self, cause: ResetCause) -> None:
-        """Show `cause` in RCC_CSR. Flags add up until RMVF; losing power clears the earlier ones."""
+        """Show `cause` in RCC_CSR. Flags add up until RMVF; power-on clears the earlier ones."""
         if cause is ResetCause.POWER_ON:
             self._reset_flags = 0
         self._reset_flags |= int(cause.rcc_csr_flags)

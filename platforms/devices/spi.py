@@ -14,7 +14,7 @@ SR_RXNE, SR_TXE, SR_OVR = 1 << 0, 1 << 1, 1 << 6
 class SpiSlave(Protocol):
     """A chip on the SPI bus."""
 
-    def chip_select(self, active: bool) -> None:  # noqa: FBT001 - the level of a line
+    def chip_select(self, active: bool) -> None:
         """The chip select line changes; active means selected (low on the wire)."""
         ...
 

@@ -40,7 +40,7 @@ class Usart:
         return self._registers.values[CR1] & (CR1_UE | CR1_RE) == CR1_UE | CR1_RE
 
     def receive(self, data: bytes) -> int:
-        """Characters arrive on the line. Returns how many were taken: none while the receiver is off."""
+        """Characters arrive; returns how many were taken: none while the receiver is off."""
         if not self.receiving:
             return 0
         taken = data[: RECEIVE_QUEUE_LIMIT - len(self._received)]

@@ -140,7 +140,7 @@ class Engine(Protocol):
         ...
 
     def reset(self) -> None:
-        """System reset of processor and engine-owned peripherals; the processor is held after it."""
+        """System reset of processor and engine-owned peripherals; the processor is held then."""
         ...
 
     def start(self, *, vector_table: int, stack_pointer: int, program_counter: int) -> None:
@@ -148,7 +148,7 @@ class Engine(Protocol):
         ...
 
     def run_until(self, deadline_ns: int) -> None:
-        """Run until virtual time reaches `deadline_ns` or `stop` is called. Held: only time passes."""
+        """Run until virtual time reaches `deadline_ns` or `stop`. Held: only time passes."""
         ...
 
     def advance(self, duration_ns: int) -> None:

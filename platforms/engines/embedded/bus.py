@@ -99,4 +99,6 @@ def _not_modelled(address: int, width: int, access: str) -> UnsupportedHardwareE
 
 def _no_register(address: int, error: UnsupportedRegisterError) -> UnsupportedHardwareError:
     advice = error.hint or "leave it out of the firmware, or extend the model"
-    return UnsupportedHardwareError(f"{error} (bus address 0x{address:08x}): {advice}", address=address)
+    return UnsupportedHardwareError(
+        f"{error} (bus address 0x{address:08x}): {advice}", address=address
+    )

@@ -10,8 +10,8 @@ such a slice is charged a fixed small time: a stated, deterministic error of les
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
-from unicorn import UcError
 from unicorn import unicorn_const as uc
+from unicorn.unicorn_py3.unicorn import UcError
 
 from platforms.clock import NS_PER_US, Clock
 from platforms.description import BoardDescription
@@ -466,7 +466,7 @@ class EmbeddedEngine:
         _primask, basepri, faultmask = self._masks.read()
         unmasked = interrupts.execution_priority(primask=0, basepri=basepri, faultmask=faultmask)
         if interrupts.next_exception(unmasked) is not None:
-            # ARMv7-M ARM B1.5.17: WFI ends for an exception that only PRIMASK keeps from being taken.
+            # ARMv7-M ARM B1.5.17: WFI ends for an exception that only PRIMASK holds back.
             self._state = _State.RUNNING
         self._slice_limit = MASKED_SLICE_INSTRUCTIONS
 

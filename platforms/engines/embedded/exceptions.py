@@ -59,9 +59,7 @@ class ExceptionUnit:
         )
         self._switch = processor.batch(cpu.XPSR, cpu.LR)
         self._floats = processor.batch(*cpu.FLOAT_REGISTERS, cpu.FPSCR)
-        self._restored = processor.batch(
-            cpu.R0, cpu.R1, cpu.R2, cpu.R3, cpu.R12, cpu.LR, cpu.XPSR
-        )
+        self._restored = processor.batch(cpu.R0, cpu.R1, cpu.R2, cpu.R3, cpu.R12, cpu.LR, cpu.XPSR)
 
     def enter(self, exception: int, return_address: int) -> None:
         """Push the frame and switch to handler mode; the caller goes on at the vector.
@@ -99,9 +97,7 @@ class ExceptionUnit:
         processor = self._processor
         stack_register = cpu.PSP if target.process_stack else cpu.MSP
         stack = processor.read_register(stack_register)
-        *basic, address, xpsr = BASIC_FRAME.unpack(
-            processor.read_memory(stack, BASIC_FRAME.size)
-        )
+        *basic, address, xpsr = BASIC_FRAME.unpack(processor.read_memory(stack, BASIC_FRAME.size))
         stack += BASIC_FRAME.size
         if target.floats:
             saved = FLOAT_FRAME.unpack(processor.read_memory(stack, FLOAT_FRAME.size))
@@ -120,4 +116,5 @@ class ExceptionUnit:
             wanted |= CONTROL_FPCA
         if wanted != control:
             processor.write_register(cpu.CONTROL, wanted)
-        return address & ~1
+        resumed: int = address & ~1
+        return resumed

@@ -48,7 +48,7 @@ class RegisterBatch:
 
     def write(self, *values: int) -> None:
         """Set all registers of the group, in the order they were named."""
-        self._values[:] = values
+        self._values[:] = list(values)
         uclib.uc_reg_write_batch(self._handle, self._ids, self._pointers, self._count)
 
 
@@ -81,7 +81,7 @@ class Processor:
         return group
 
     def run(self, program_counter: int, instructions: int) -> int:
-        """Execute up to `instructions` from `program_counter`; returns Unicorn's error code (0 = ok).
+        """Execute up to `instructions` from `program_counter`; returns Unicorn's error code.
 
         The count is always given: Unicorn ignores it for code translated without one. An exception
         of a callback comes out of here, whatever Unicorn answered.
@@ -100,7 +100,7 @@ class Processor:
         uclib.uc_emu_stop(self._handle)
 
     def map_shared(self, address: int, cells: memoryview, *, writable: bool) -> None:
-        """Map `cells` at `address`, shared with the host: a change on either side is seen by both."""
+        """Map `cells` at `address`, shared: a change on either side is seen by both."""
         array = (ctypes.c_uint8 * len(cells)).from_buffer(cells)
         self._shared.append((address, len(cells), array))
         protection = uc.UC_PROT_READ | uc.UC_PROT_EXEC | (uc.UC_PROT_WRITE if writable else 0)
@@ -185,7 +185,7 @@ class Processor:
         return bytes(self._uc.mem_read(address, length))
 
     def write_memory(self, address: int, data: bytes) -> None:
-        """Write mapped memory, whatever its protection; raises unicorn.UcError where there is none."""
+        """Write mapped memory, whatever its protection; raises unicorn.UcError elsewhere."""
         self._uc.mem_write(address, data)
 
     def close(self) -> None:

@@ -1,0 +1,174 @@
+"""`otasim run`: keeps a board running for host tools."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from otasim.board import DEFAULT_IMAGE, Board
+from otasim.engines import EMBEDDED, ENGINES
+from otasim.pacing import Input, Pacer
+from platforms.clock import NS_PER_S
+from platforms.errors import OtasimError
+from rpc_shim.framing import ConsoleInput, LineDemultiplexer
+from rpc_shim.links.pty import PtyLink
+
+_READY_LIMIT_S = 60
+_MAX_SPEED = 1000.0
+
+
+class _Speed(click.ParamType["float | str"]):
+    """A factor, or `max` for as fast as it goes."""
+
+    name = "N|max"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> "float | str":
+        if value == "max":
+            return "max"
+        try:
+            speed = float(str(value))
+        except ValueError:
+            self.fail(f"expected a number or 'max', got {value!r}", param, ctx)
+        if not 0 < speed <= _MAX_SPEED:
+            self.fail(f"expected a number above 0, up to {_MAX_SPEED:g}, or 'max'", param, ctx)
+        return speed
+
+
+class _Stop(Exception):  # noqa: N818 - it is control flow, not an error
+    """Somebody wants the board to end."""
+
+
+@click.command()
+@click.option(
+    "--image", default=DEFAULT_IMAGE, show_default=True, metavar="FILE",
+    help="Application that slot 0 of a fresh board holds, committed: .zip, .hex, .elf or .bin, "
+    "or the name of a sample.",
+)  # fmt: skip
+@click.option(
+    "--engine", type=click.Choice(ENGINES), default=EMBEDDED, show_default=True,
+    help="What runs the processor.",
+)  # fmt: skip
+@click.option("--loader", metavar="MODULE:CLASS", help="Your own boot loader.")
+@click.option(
+    "--state", "state_directory", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    help="Keep the flash contents here; a board that is there already goes on.",
+)  # fmt: skip
+@click.option(
+    "--serial-link", type=click.Path(path_type=Path), metavar="PATH",
+    help="Make a symbolic link to the serial port here.",
+)  # fmt: skip
+@click.option(
+    "--speed", type=_Speed(), default=1.0, show_default=True,
+    help="Virtual seconds per real second, or max.",
+)  # fmt: skip
+@click.option(
+    "--ready-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Write a JSON object with pid, engine and serial here when the board can be talked to.",
+)  # fmt: skip
+def run(
+    image: str,
+    engine: str,
+    loader: str | None,
+    state_directory: Path | None,
+    serial_link: Path | None,
+    speed: float | str,
+    ready_file: Path | None,
+) -> None:
+    """Keep a board running for host tools until Ctrl-C.
+
+    Its console is this terminal, and the serial port that is named at the start.
+    """
+    stopping = False
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    with ExitStack() as cleanup:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            cleanup.callback(signal.signal, number, signal.signal(number, stop))
+        board = cleanup.enter_context(
+            Board(image, engine=engine, loader=loader, state_directory=state_directory)
+        )
+        link = cleanup.enter_context(PtyLink(serial_link))
+        terminal = _Terminal(board)
+        board.outputs += [link.write, terminal.show]
+        inputs: dict[Input, Callable[[], None]] = {link: lambda: board.send(link.read())}
+        if sys.stdin is not None and sys.stdin.isatty():
+            inputs[sys.stdin] = lambda: terminal.read_input(pacer.forget)
+
+        def look_outside() -> None:
+            link.flush()
+            terminal.flush()
+            if stopping:
+                raise _Stop
+
+        pacer = Pacer(
+            board.machine.clock, None if isinstance(speed, str) else speed, inputs, look_outside
+        )
+        click.echo(f"otasim: {engine} engine, serial port {link.port}, Ctrl-C ends it", err=True)
+        try:
+            board.machine.outside_world = look_outside
+            board.run_until(lambda: board.running, timeout_s=_READY_LIMIT_S)
+            board.paced = speed != "max"
+            board.machine.outside_world = pacer
+            if ready_file is not None:
+                _write_ready_file(ready_file, engine, link.port)
+                cleanup.callback(_remove_ready_file, ready_file)
+            while True:
+                board.machine.run_until(board.machine.clock.now_ns + NS_PER_S)
+        except _Stop:
+            terminal.flush()
+            click.echo("\notasim: stopped", err=True)
+
+
+class _Terminal:
+    """The board's console on standard output: its text without the RPC frames among it."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._frames = LineDemultiplexer(1024 * 1024)
+        self._waiting = bytearray()
+
+    def show(self, data: bytes) -> None:
+        """Take what the board sends."""
+        for event in self._frames.feed(data):
+            if isinstance(event, ConsoleInput):
+                self._waiting += event.data
+
+    def flush(self) -> None:
+        """Print what has gathered."""
+        if self._waiting:
+            click.echo(bytes(self._waiting), nl=False)
+            self._waiting.clear()
+
+    def read_input(self, forget: Callable[[Input], None]) -> None:
+        """A line was typed on the terminal."""
+        data = os.read(sys.stdin.fileno(), 4096)
+        if data:
+            self._board.send(data)
+        else:
+            forget(sys.stdin)
+
+
+def _write_ready_file(path: Path, engine: str, port: str) -> None:
+    """Write the file so that whoever waits for it never sees half of it."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    content = {"pid": os.getpid(), "engine": engine, "serial": port}
+    try:
+        fresh.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise OtasimError(f"the ready file {path} cannot be written: {error.strerror}") from error
+
+
+def _remove_ready_file(path: Path) -> None:
+    path.unlink(missing_ok=True)
