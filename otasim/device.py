@@ -155,6 +155,9 @@ class _Application:
             ram_min_free=RAM_SIZE,
         )
 
+    def feed_watchdog(self) -> None:
+        self._machine.models.watchdog.feed()
+
     def reboot_after(self, delay_ms: int) -> None:
         self._reboot_at_ns = self.clock.now_ns + delay_ms * NS_PER_MS
 

@@ -106,6 +106,11 @@ class IndependentWatchdog:
             case _:
                 raise UnsupportedRegisterError(self.name, offset, "write")
 
+    def feed(self) -> None:
+        """Reload the counter without that counting as a turn of the firmware's main loop."""
+        if self._deadline_ns is not None:
+            self._reload_counter()
+
     def _update_end_ns(self) -> int:
         return self._clock.now_ns + _UPDATE_LSI_CYCLES * NS_PER_S // LSI_HZ
 
