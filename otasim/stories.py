@@ -90,6 +90,8 @@ def _update_that_hangs(board: Board, publish: Publish) -> None:
     board.call("OTA.Update", {"url": publish("hang-2.1"), "commit_timeout": 300})
     _wait_for_version(board, "2.1", 30)
     _wait_for_reset(board, "watchdog", 30)
+    if "\nhanging\n" not in board.console:
+        raise StoryError("the watchdog bit before the firmware hung")
     _wait_for_version(board, "1.0", 30)
     _expect_reason(board, "rollback-uncommitted")
     _expect(_state_of(board)["is_committed"], True, "committed after the rollback")

@@ -130,7 +130,7 @@ class EmbeddedEngine:
         self._flash_stores: list[tuple[int, bytes, bytes]] = []
         # What is known of the code in flash:
         self._stale_flash = [(0, len(models.flash.cells))]
-        self._hint_addresses: set[int] = set()
+        self._hint_hooks: dict[int, int] = {}
 
         self._interrupts = InterruptController()
         self._board: Assembly = assemble(description, models, self._interrupts)
@@ -393,7 +393,7 @@ class EmbeddedEngine:
             self._program_counter = address + 2
             self._execute_hint(instruction)
             return CUT_SLICE_INSTRUCTIONS
-        if self._halfword(address - 2) == WFI and address - 2 not in self._hint_addresses:
+        if self._halfword(address - 2) == WFI and address - 2 not in self._hint_hooks:
             # Code outside the flash (in RAM) is not searched for hints before it runs.
             self._watch_hint(address - 2)
             self._execute_hint(WFI)
@@ -416,23 +416,21 @@ class EmbeddedEngine:
         return 0
 
     def _watch_hint(self, address: int) -> None:
-        self._hint_addresses.add(address)
-        self._processor.stop_before(address)
+        self._hint_hooks[address] = self._processor.stop_before(address)
+
+    def _forget_hints(self, start: int, end: int) -> None:
+        """Other code may stand there now: stopping in front of it would stop it for ever."""
+        for address in [known for known in self._hint_hooks if start <= known < end]:
+            self._processor.do_not_stop(self._hint_hooks.pop(address))
 
     def _refresh_flash(self) -> None:
         """Translate changed code anew, and find the hints in it that must stop the processor."""
         for offset, length in self._stale_flash:
-            content = bytes(self._flash.cells[offset : offset + length])
-            for hint in HINTS:
-                pattern = hint.to_bytes(2, "little")
-                found = content.find(pattern)
-                while found != -1:
-                    if (offset + found) % 2 == 0:
-                        for base in self._flash_addresses:
-                            address = base + offset + found
-                            if address not in self._hint_addresses:
-                                self._watch_hint(address)
-                    found = content.find(pattern, found + 1)
+            hints = _find_hints(bytes(self._flash.cells[offset : offset + length]), offset)
+            for base in self._flash_addresses:
+                self._forget_hints(base + offset, base + offset + length)
+                for hint in hints:
+                    self._watch_hint(base + hint)
         self._stale_flash.clear()
         self._processor.forget_translations()
 
@@ -561,7 +559,7 @@ class EmbeddedEngine:
         elif status == uc.UC_ERR_INSN_INVALID:
             before = self._program_counter - 2
             hint = self._halfword(before)
-            if hint in (WFE, YIELD) and before not in self._hint_addresses:
+            if hint in (WFE, YIELD) and before not in self._hint_hooks:
                 self._watch_hint(before)
                 self._execute_hint(hint)
             else:
@@ -602,3 +600,19 @@ class EmbeddedEngine:
             self._flash.program(offset, stored)
         if status != uc.UC_ERR_OK:
             self._handle_error(status)
+
+
+def _find_hints(content: bytes, offset: int) -> list[int]:
+    """Where hint instructions may stand in `content`, which begins at `offset` of the flash.
+
+    Data that looks like one does no harm: a stop in front of it never comes.
+    """
+    found = []
+    for hint in HINTS:
+        pattern = hint.to_bytes(2, "little")
+        place = content.find(pattern)
+        while place != -1:
+            if (offset + place) % 2 == 0:
+                found.append(offset + place)
+            place = content.find(pattern, place + 1)
+    return found

@@ -158,8 +158,10 @@ class Processor:
 
         self._uc.hook_add(uc.UC_HOOK_MEM_WRITE, hook, None, first, last)
 
-    def stop_before(self, address: int) -> None:
+    def stop_before(self, address: int) -> int:
         """End `run` whenever the instruction at `address` is about to be executed.
+
+        Returns a handle for `do_not_stop`.
 
         The hook is Unicorn's own stop function, so that no Python runs for it.
         """
@@ -175,6 +177,12 @@ class Processor:
         )
         if status != uc.UC_ERR_OK:
             raise RuntimeError(f"Unicorn refused a hook at 0x{address:08x}: error {status}")
+        handle: int = hook.value
+        return handle
+
+    def do_not_stop(self, handle: int) -> None:
+        """Take a `stop_before` back; `forget_translations` must follow."""
+        uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle))
 
     def forget_translations(self) -> None:
         """Code in memory has changed: translate it anew when it next runs."""

@@ -1,0 +1,5 @@
+"""`python -m otasim`."""
+
+from otasim.cli import main
+
+main()

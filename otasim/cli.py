@@ -1,0 +1,72 @@
+"""The command line: one group, whose commands are loaded when they are asked for.
+
+Exit codes: 0 done; 1 what was asked for failed; 2 wrong use; 3 something this machine lacks;
+130 interrupted.
+"""
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+
+from platforms.errors import OtasimError
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+# Name of the command -> one line for `otasim --help`. The module otasim.commands.NAME has it.
+_COMMANDS = {
+    "demo": "Watch a board take updates, commit one, and roll back the bad ones.",
+    "run": "Keep a board running for host tools.",
+    "call": "Call an RPC method of a board.",
+    "state": "Show the boot state in a flash image.",
+    "bundle": "Make, show or check a firmware bundle.",
+    "doctor": "Say what is there and how to get what is not.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module only when it is used, so that start-up stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"otasim.commands.{cmd_name}"), cmd_name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"otasim.commands.{cmd_name} has no command of that name")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 what was asked for failed, 2 wrong use, "
+    "3 something this machine lacks, 130 interrupted.",
+)
+@click.version_option(package_name="otasim")
+def group() -> None:
+    """A virtual STM32 that takes firmware updates like a real one."""
+
+
+def main() -> NoReturn:
+    """Run the command line; a user's mistake ends in one line, never in a traceback."""
+    try:
+        result = group.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except OtasimError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    sys.exit(result if isinstance(result, int) else 0)
