@@ -1,0 +1,1 @@
+"""What carries the bytes of the board's serial line to programs on the host."""

@@ -1,0 +1,1 @@
+"""The methods a device offers, grouped as the device's libraries group them."""

@@ -1,0 +1,85 @@
+"""Sys.GetInfo and Sys.Reboot: the device as a whole.
+
+Names, arguments and errors are those of mongoose-os-libs/rpc-common, `mgos_rpc.c`.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from rpc_shim.arguments import Arguments, integer
+from rpc_shim.dispatch import BAD_REQUEST, Call, Dispatcher, RpcError
+from rpc_shim.frame import JsonValue
+
+DEFAULT_REBOOT_DELAY_MS = 100
+
+_INT32_MAX = 2**31 - 1
+_DELAY_MS = integer("delay_ms", minimum=-_INT32_MAX - 1, maximum=_INT32_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """What `Sys.GetInfo` answers; the names are the device's.
+
+    Attributes:
+        id: name of the device.
+        app: name of the application.
+        fw_version: version of the application.
+        fw_id: build id of the application.
+        mac: hardware address, 12 hex digits.
+        arch: processor family, such as `stm32`.
+        uptime: whole seconds since the boot, in virtual time.
+        ram_size: bytes of RAM for the heap.
+        ram_free: bytes of it that are free.
+        ram_min_free: the least that was ever free.
+        fs_size: bytes of the file system, 0 without one.
+        fs_free: bytes of it that are free.
+    """
+
+    id: str
+    app: str
+    fw_version: str
+    fw_id: str
+    mac: str
+    arch: str
+    uptime: int
+    ram_size: int
+    ram_free: int
+    ram_min_free: int
+    fs_size: int = 0
+    fs_free: int = 0
+
+
+class System(Protocol):
+    """The board as these methods see it."""
+
+    def device_info(self) -> DeviceInfo:
+        """What the device is and how it does at this moment."""
+        ...
+
+    def reboot_after(self, delay_ms: int) -> None:
+        """Reset the processor by software when `delay_ms` of virtual time have passed.
+
+        Must return before it does, so that the call is answered first, even for a delay of 0.
+        """
+        ...
+
+
+def register_sys_service(dispatcher: Dispatcher, system: System) -> None:
+    """Offer `Sys.GetInfo` and `Sys.Reboot` on `dispatcher`."""
+
+    def get_info(_call: Call) -> JsonValue:
+        return asdict(system.device_info())
+
+    def reboot(call: Call) -> JsonValue:
+        delay_ms = call.arguments.get(_DELAY_MS)
+        if delay_ms is None:
+            delay_ms = DEFAULT_REBOOT_DELAY_MS
+        if delay_ms < 0:
+            raise RpcError(
+                BAD_REQUEST, f"invalid delay value: delay_ms is {delay_ms}, it must be 0 or more"
+            )
+        system.reboot_after(delay_ms)
+        return None
+
+    dispatcher.register("Sys.GetInfo", get_info)
+    dispatcher.register("Sys.Reboot", reboot, Arguments(_DELAY_MS))
