@@ -233,10 +233,10 @@ def _explain(error: Exception) -> str:
     cause: object = error.reason if isinstance(error, MaxRetryError) else error
     if isinstance(cause, NameResolutionError):
         return "the host's name cannot be resolved"
+    if isinstance(cause, NewConnectionError):  # before its base, ConnectTimeoutError
+        return "the connection is refused; is the server running?"
     if isinstance(cause, ConnectTimeoutError):
         return "the server does not answer"
-    if isinstance(cause, NewConnectionError):
-        return "the connection is refused; is the server running?"
     if isinstance(cause, SSLError):
         return f"TLS failed: {cause}"
     if isinstance(cause, IncompleteRead):

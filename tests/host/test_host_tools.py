@@ -1,0 +1,238 @@
+"""Host tools on a board kept by `otasim run`, through its pty: our own client, and the real mos."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from otasim.bundle_server import BundleServer
+from rpc_shim.client import Framing, RpcClient, RpcClientError, RpcTimeoutError
+from rpc_shim.frame import JsonValue
+
+Caller = Callable[..., JsonValue]
+MOS = shutil.which("mos")
+PATIENCE_S = 60
+
+
+class RunningBoard:
+    """An `otasim run` process."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.link = folder / "board"
+        ready = folder / "ready.json"
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-m", "otasim", "run", "--speed", "4",
+                "--serial-link", str(self.link), "--ready-file", str(ready), *options,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + PATIENCE_S
+        while not ready.exists():
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < deadline, "the board never became ready"
+            time.sleep(0.02)
+        self.ready = json.loads(ready.read_text())
+
+    def stop(self, number: int = signal.SIGINT) -> str:
+        self.process.send_signal(number)
+        return self.process.communicate(timeout=PATIENCE_S)[0]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[RunningBoard]:
+    board = RunningBoard(tmp_path)
+    yield board
+    if board.process.poll() is None:
+        board.process.kill()
+        board.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[BundleServer]:
+    with BundleServer() as bundles:
+        yield bundles
+
+
+def client_caller(link: Path, framing: Framing) -> Caller:
+    first_id = 1
+
+    def call(method: str, params: dict[str, JsonValue] | None = None) -> JsonValue:
+        nonlocal first_id
+        first_id += 1000
+        with RpcClient.open(str(link), framing=framing, first_id=first_id) as client:
+            return client.call(method, params, timeout_s=PATIENCE_S)
+
+    return call
+
+
+def mos_caller(link: Path) -> Caller:
+    assert MOS is not None
+
+    def call(method: str, params: dict[str, JsonValue] | None = None) -> JsonValue:
+        arguments = [] if params is None else [json.dumps(params)]
+        done = subprocess.run(
+            [MOS, "--port", str(link), "call", method, *arguments],
+            env={**os.environ, "MOS_MIGRATE": "false"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        value: JsonValue = json.loads(done.stdout)
+        return value
+
+    return call
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            if condition():
+                return
+        except (RpcTimeoutError, AssertionError, subprocess.TimeoutExpired):
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"{what} never happened")
+
+
+def drive(call: Caller, server: BundleServer) -> None:
+    """Update, commit, snapshot, revert, set, and an automatic rollback, twice in a row."""
+
+    def state(key: str) -> JsonValue:
+        answer = call("OTA.GetBootState")
+        assert isinstance(answer, dict)
+        return answer[key]
+
+    def version() -> JsonValue:
+        answer = call("Sys.GetInfo")
+        assert isinstance(answer, dict)
+        return answer["fw_version"]
+
+    for new in ("2.0", "3.0"):
+        url = server.publish_sample(f"sample-{new}")
+        assert call("OTA.Update", {"url": url, "commit_timeout": "300"}) is None
+        wait_for(lambda new=new: version() == new, f"{new} running")  # type: ignore[misc]
+        assert state("is_committed") is False
+        assert call("OTA.Commit") is None
+        assert (state("is_committed"), state("revert_slot")) == (True, -1)
+
+        slot = call("OTA.CreateSnapshot", {"set_as_revert": True, "commit_timeout": 300})
+        assert isinstance(slot, dict)
+        assert state("revert_slot") == slot["slot"]
+        assert call("OTA.SetBootState", {"commit_timeout": 200}) is None
+        assert state("commit_timeout") == 200
+        assert call("OTA.Revert") is None
+        wait_for(lambda: state("is_committed") is True, "the revert")
+
+        hanging = server.publish_sample("hang-2.1")
+        assert call("OTA.Update", {"url": hanging, "commit_timeout": "300"}) is None
+        wait_for(lambda: version() == "2.1", "2.1 running")
+        wait_for(lambda new=new: version() == new, "the rollback")  # type: ignore[misc]
+        assert state("is_committed") is True
+
+
+@pytest.mark.parametrize("framing", list(Framing), ids=lambda framing: framing.name.lower())
+def test_our_client_drives_a_board(
+    framing: Framing, running: RunningBoard, server: BundleServer
+) -> None:
+    drive(client_caller(running.link, framing), server)
+
+
+@pytest.mark.skipif(MOS is None, reason="the host tool mos is not on PATH")
+def test_the_real_mos_drives_a_board(running: RunningBoard, server: BundleServer) -> None:
+    drive(mos_caller(running.link), server)
+
+
+def test_the_ready_file_names_what_is_there_and_ctrl_c_ends_cleanly(running: RunningBoard) -> None:
+    assert running.ready == {
+        "pid": running.process.pid,
+        "engine": "embedded",
+        "serial": str(running.link),
+    }
+    output = running.stop()
+    assert running.process.returncode == 0
+    assert "Traceback" not in output
+    assert "stopped" in output
+    assert not running.link.is_symlink()
+
+
+def test_a_killed_board_has_lost_nothing_it_acknowledged(
+    tmp_path: Path, server: BundleServer
+) -> None:
+    options = ("--state", str(tmp_path / "state"))
+    board = RunningBoard(tmp_path, *options)
+    call = client_caller(board.link, Framing.LINES)
+    call("OTA.CreateSnapshot", {"set_as_revert": True})
+    board.process.kill()
+    board.process.communicate()
+    (tmp_path / "ready.json").unlink()
+    board = RunningBoard(tmp_path, *options)
+    # The snapshot was never committed, so the loader has gone back to it.
+    answer = client_caller(board.link, Framing.LINES)("OTA.GetBootState")
+    assert isinstance(answer, dict)
+    assert (answer["active_slot"], answer["is_committed"]) == (0, True)
+    assert "rolling back" in board.stop(signal.SIGTERM)
+
+
+def test_noise_on_the_line_does_no_harm(running: RunningBoard) -> None:
+    with open(running.link, "wb", buffering=0) as port:  # noqa: PTH123 - a device, unbuffered
+        for noise in (bytes(range(256)) * 8, b'{"id":1', b"{" * 5000, b'"""' * 100, b"\n\n\n"):
+            port.write(noise)
+    call = client_caller(running.link, Framing.LINES)
+    assert isinstance(call("OTA.GetBootState"), dict)
+    with pytest.raises(RpcClientError, match="No handler for No.Such"):
+        call("No.Such")
+
+
+def test_otasim_call_prints_results_and_errors(running: RunningBoard) -> None:
+    def otasim_call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "otasim", "call", *arguments, "--port", str(running.link)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    good = otasim_call("OTA.GetBootState")
+    assert (good.returncode, json.loads(good.stdout)["active_slot"]) == (0, 0)
+    unknown = otasim_call("No.Such")
+    assert (unknown.returncode, unknown.stderr) == (1, "error 404: No handler for No.Such\n")
+    wrong = otasim_call("OTA.Update", "{not json")
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--image", "/nowhere/fw.hex"], 1),
+        (["--speed", "fast"], 2),
+        (["--loader", "no.such:Loader"], 1),
+        (["--state", "/proc/otasim"], 1),
+    ],
+)
+def test_wrong_use_of_run_is_one_line_and_a_code(options: list[str], code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "otasim", "run", *options],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "rror" in done.stderr
+    assert "Traceback" not in done.stderr
