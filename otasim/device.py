@@ -7,8 +7,6 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rpc_shim.services.ota import OtaService
-
 from bootloader_model.app_info import SEARCH_LENGTH, AppInfo, read_app_info
 from bootloader_model.boot_state import BootState
 from bootloader_model.journal import Journal
@@ -26,6 +24,7 @@ from platforms.machine import EntryPoint, Machine
 from platforms.trace import Detail
 from rpc_shim.dispatch import Dispatcher
 from rpc_shim.download import ByteSource
+from rpc_shim.services.ota import OtaService
 from rpc_shim.services.rpc import register_rpc_service
 from rpc_shim.services.sys import DeviceInfo, register_sys_service
 from rpc_shim.uart import HostOutput, UartChannel

@@ -41,6 +41,6 @@ def _parse(params: str) -> dict[str, JsonValue]:
         raise click.BadParameter(f"no JSON: {error}", param_hint="PARAMS") from None
     if not isinstance(value, dict):
         raise click.BadParameter(
-            "expected a JSON object such as '{\"url\": \"http://...\"}'", param_hint="PARAMS"
+            'expected a JSON object such as \'{"url": "http://..."}\'', param_hint="PARAMS"
         )
     return value

@@ -1,1 +1,1 @@
-"""Drivers that reach the flash devices as firmware does: by commands, waiting while they are busy."""
+"""Drivers that reach the flash devices as firmware does: by commands, waiting while busy."""

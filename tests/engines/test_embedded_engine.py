@@ -1,6 +1,7 @@
 """The embedded engine with small pieces of real Thumb code."""
 
 import pytest
+
 from platforms.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
 from platforms.description import load_description
 from platforms.devices.peripheral import UnsupportedHardwareError
@@ -42,9 +43,7 @@ class Bench:
             self._put(cells, BASE + 4 * number, (place | 1).to_bytes(4, "little"))
             place += 0x40
         self.engine.reset()
-        self.engine.start(
-            vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE | 1
-        )
+        self.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE | 1)
 
     @staticmethod
     def _put(cells: object, address: int, data: bytes) -> None:
@@ -59,7 +58,7 @@ class Bench:
 
 
 def load_constant(register: int, value: int) -> bytes:
-    """movw and movt (ARMv7-M ARM A7.7.76, A7.7.79)."""
+    """The pair movw, movt (ARMv7-M ARM A7.7.76, A7.7.79)."""
 
     def half(opcode: int, part: int) -> bytes:
         imm4, i, imm3, imm8 = part >> 12, part >> 11 & 1, part >> 8 & 7, part & 0xFF
@@ -216,9 +215,7 @@ def test_a_store_to_flash_programs_bits_to_zero_only() -> None:
     unlock = store(0x4567_0123, 0x4002_3C04) + store(0xCDEF_89AB, 0x4002_3C04)
     enable = store(0x0000_0201, 0x4002_3C10)  # PG, PSIZE x32
     target = 0x0804_0000
-    bench = Bench(
-        unlock + enable + store(0x0F0F_0F0F, target) + store(0xFF00_FF00, target) + SELF
-    )
+    bench = Bench(unlock + enable + store(0x0F0F_0F0F, target) + store(0xFF00_FF00, target) + SELF)
     bench.run(NS_PER_MS)
     assert bench.word(target) == 0x0F00_0F00
 
