@@ -168,7 +168,7 @@ class InternalFlash:
     def program_word(self, address: int, data: bytes) -> None:
         """A store of the processor into the flash: 1, 2, 4 or 8 bytes in one access.
 
-        RM0090 3.6.3. When the interface is not ready for it, an error flag rises and the cells stay
+        RM0090 3.6, "Programming". When the interface is not ready for it, an error flag rises and the cells stay
         as they are.
 
         Args:
@@ -223,7 +223,7 @@ class InternalFlash:
             self._keys.lock()
 
     def _write_options(self, value: int) -> None:
-        """RM0090 3.9.7: the fields, and OPTSTRT to make them last."""
+        """RM0090 3.9, "FLASH_OPTCR": the fields, and OPTSTRT to make them last."""
         self._wait_while_busy()
         if self._option_keys.locked:
             return
@@ -238,7 +238,7 @@ class InternalFlash:
             self._option_keys.lock()
 
     def _start_erase(self) -> None:
-        """RM0090 3.6.2: one sector (SER, SNB) or everything (MER); with both set, neither."""
+        """RM0090 3.6, "Erase": one sector (SER, SNB) or everything (MER); with both set, neither."""
         control = self._control
         sector_erase, mass_erase = bool(control & CR_SER), bool(control & CR_MER)
         if sector_erase == mass_erase:
@@ -270,7 +270,7 @@ class InternalFlash:
             self.memory.begin_program(address, data, accesses * chip.PROGRAM_TIME_NS)
 
     def _programming_error(self, address: int, data: bytes, accesses: int) -> int:
-        """The flag that the accesses raise, or 0 when they may program (RM0090 3.6.3, 3.9.4)."""
+        """The flag that the accesses raise, or 0 when they may program (RM0090 3.6, 3.9)."""
         if self._keys.locked or self._control & (CR_PG | CR_SER | CR_MER) != CR_PG:
             return SR_PGSERR
         width = 1 << self._parallelism

@@ -38,6 +38,6 @@ ERASE_TIME_MAXIMUM_FACTOR = 2
 """The table's maxima are twice its typical times."""
 
 # The option bytes as shipped, in the layout of OPTCR: no write protection, no read protection, no
-# brown-out reset level, software watchdog. RM0090 3.9.7 gives OPTCR's reset value 0x0FFFAAED, whose
+# brown-out reset level, software watchdog. RM0090 3.9 gives OPTCR's reset value 0x0FFFAAED, whose
 # lowest bit is OPTLOCK and no option.
 FACTORY_OPTIONS = (0x0FFFAAEC).to_bytes(4, "little")
