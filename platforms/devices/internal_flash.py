@@ -168,8 +168,8 @@ class InternalFlash:
     def program_word(self, address: int, data: bytes) -> None:
         """A store of the processor into the flash: 1, 2, 4 or 8 bytes in one access.
 
-        RM0090 3.6, "Programming". When the interface is not ready for it, an error flag rises and the cells stay
-        as they are.
+        RM0090 3.6, "Programming". When the interface is not ready for it, an error flag rises and
+        the cells stay as they are.
 
         Args:
             address: from the start of the flash, in bytes.
