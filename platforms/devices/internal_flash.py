@@ -238,7 +238,7 @@ class InternalFlash:
             self._option_keys.lock()
 
     def _start_erase(self) -> None:
-        """RM0090 3.6, "Erase": one sector (SER, SNB) or everything (MER); with both set, neither."""
+        """RM0090 3.6, "Erase": one sector (SER, SNB) or all (MER); with both set, neither."""
         control = self._control
         sector_erase, mass_erase = bool(control & CR_SER), bool(control & CR_MER)
         if sector_erase == mass_erase:
