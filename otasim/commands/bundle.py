@@ -1,0 +1,143 @@
+"""`otasim bundle`: makes, shows and checks firmware bundles."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from bootloader_model.app_info import read_app_info
+from otasim.cli import EXIT_FAILED
+from platforms.errors import OtasimError
+from rpc_shim.bundle.check import BundleReport, check_bundle
+from rpc_shim.bundle.create import create_bundle
+from rpc_shim.bundle.image_file import load_image
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False, readable=True)
+_DEFAULT_TIMESTAMP = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class _Address(click.ParamType[int]):
+    """A number, hexadecimal with 0x."""
+
+    name = "ADDRESS"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        try:
+            return int(str(value), 0)
+        except ValueError:
+            self.fail(f"expected an address such as 0x08010000, got {value!r}", param, ctx)
+
+
+class OutputError(OtasimError):
+    """A file cannot be written.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"{path} cannot be written: {error.strerror}")
+        self.path = path
+
+
+@click.group()
+def bundle() -> None:
+    """Make, show or check a firmware bundle (.zip) for an STM32."""
+
+
+@bundle.command()
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--app", required=True, type=_FILE, help="The application: .hex, .elf or .bin.")
+@click.option("--base", type=_Address(), metavar="ADDRESS", help="Where a .bin goes.")
+@click.option("--name", help="Name of the firmware; without it, what the image says of itself.")
+@click.option("--version", help="Its version; without it, what the image says of itself.")
+@click.option("--build-id", help="What tells two builds of a version apart.")
+@click.option("--description", default="", help="One line for people.")
+@click.option(
+    "--build-timestamp", type=click.DateTime(), metavar="TIME",
+    help="When it was built, UTC; a fixed time without it, so that equal input gives equal files.",
+)  # fmt: skip
+@click.option("--device-layout", is_flag=True, help="With the room that real devices have before "
+              "the application (64 KB).")  # fmt: skip
+def create(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    output: Path,
+    app: Path,
+    base: int | None,
+    name: str | None,
+    version: str | None,
+    build_id: str | None,
+    description: str,
+    build_timestamp: datetime | None,
+    device_layout: bool,
+) -> None:
+    """Make the bundle OUTPUT from an application image."""
+    image = load_image(app, base=base)
+    info = read_app_info(image.data)
+    name = name or (info.name if info else None)
+    version = version or (info.version if info else None)
+    if name is None or version is None:
+        raise click.UsageError(
+            f"{app} does not say what it is: give --name and --version (firmware/README.md "
+            "documents the descriptor that does)"
+        )
+    content = create_bundle(
+        image,
+        name=name,
+        version=version,
+        build_id=build_id or (info.build_id if info else version),
+        build_timestamp=(build_timestamp or _DEFAULT_TIMESTAMP).replace(tzinfo=UTC),
+        description=description,
+        device_layout=device_layout,
+    )
+    fresh = output.with_name(f".{output.name}.new")
+    try:
+        fresh.write_bytes(content)
+        fresh.replace(output)
+    except OSError as error:
+        raise OutputError(output, error) from error
+    click.echo(f"{output}: {name} {version}, {len(content):,} bytes")
+
+
+@bundle.command()
+@click.argument("file", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as it is.")
+def show(file: Path, as_json: bool) -> None:
+    """Show what the bundle FILE holds."""
+    report = check_bundle(file)
+    manifest = report.manifest
+    if manifest is None:
+        _print_findings(report)
+        raise SystemExit(EXIT_FAILED)
+    if as_json:
+        click.echo(json.dumps(manifest.to_json(), indent=2))
+        return
+    click.echo(f"{manifest.title} for {manifest.platform}")
+    for part in manifest.parts.values():
+        click.echo(f"  part {part.name}: {part.src}, type {part.type}")
+    for entry in report.files:
+        click.echo(f"  file {entry.path}: {entry.size:,} bytes")
+    if report.application is not None:
+        application = report.application
+        click.echo(
+            f"  application: {len(application.data):,} bytes for 0x{application.address:08x}"
+        )
+    _print_findings(report)
+
+
+@bundle.command()
+@click.argument("file", type=_FILE)
+def check(file: Path) -> None:
+    """Check the bundle FILE as a device and as host tools read it."""
+    report = check_bundle(file)
+    _print_findings(report)
+    if not report.ok:
+        raise SystemExit(EXIT_FAILED)
+    click.echo(f"{file}: good")
+
+
+def _print_findings(report: BundleReport) -> None:
+    for finding in report.findings:
+        click.echo(f"{finding.severity.value}: {finding.message}", err=True)

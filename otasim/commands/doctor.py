@@ -1,0 +1,129 @@
+"""`otasim doctor`: what is there, and how to get what is not."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+
+import click
+
+from otasim.board import Board
+from otasim.engines import EMBEDDED
+from platforms.errors import OtasimError
+
+EXIT_ENVIRONMENT = 3
+_RENODE_VARIABLES = ("PYRENODE_PKG", "PYRENODE_BUILD_DIR", "PYRENODE_BIN")
+_PATIENCE_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked for.
+
+    Attributes:
+        name: what.
+        ok: whether it is there and works.
+        needed: whether the board cannot run without it.
+        text: its version, or how to get it.
+    """
+
+    name: str
+    ok: bool
+    needed: bool
+    text: str
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(as_json: bool) -> None:
+    """Say what is there (engines, mos, cross compiler) and how to get what is not."""
+    findings = [_python(), _embedded_engine(), _renode(), _mos(), _cross_compiler()]
+    ok = all(finding.ok for finding in findings if finding.needed)
+    if as_json:
+        click.echo(json.dumps({"ok": ok, "findings": [asdict(item) for item in findings]}))
+    else:
+        for finding in findings:
+            mark = "ok" if finding.ok else "MISSING" if finding.needed else "not there"
+            click.echo(f"{mark:>9}  {finding.name}: {finding.text}")
+    if not ok:
+        raise SystemExit(EXIT_ENVIRONMENT)
+
+
+def _python() -> Finding:
+    version = sys.version.split()[0]
+    return Finding("Python", ok=True, needed=True, text=f"{version} at {sys.executable}")
+
+
+def _embedded_engine() -> Finding:
+    try:
+        with Board(engine=EMBEDDED) as board:
+            board.run(1)
+            works = "ready" in board.console
+    except OtasimError as error:
+        return Finding("engine embedded", ok=False, needed=True, text=str(error))
+    version = importlib.metadata.version("unicorn")
+    text = (
+        f"Unicorn {version}, the sample firmware runs on it"
+        if works
+        else "the sample firmware does not start; reinstall with: pip install --force otasim"
+    )
+    return Finding("engine embedded", ok=works, needed=True, text=text)
+
+
+def _renode() -> Finding:
+    found = [f"{name}={os.environ[name]}" for name in _RENODE_VARIABLES if os.environ.get(name)]
+    if importlib.util.find_spec("pyrenode3") is not None:
+        found.append("package pyrenode3")
+    if found:
+        text = f"found ({', '.join(found)}), but this version of otasim does not run on it yet"
+    else:
+        text = "Renode is not found (no PYRENODE_* variable, no pyrenode3); nothing needs it yet"
+    return Finding("engine renode", ok=False, needed=False, text=text)
+
+
+def _mos() -> Finding:
+    environment = {**os.environ, "MOS_MIGRATE": "false"}
+    version = _first_line("mos", ["version"], environment)
+    return Finding(
+        "host tool mos",
+        ok=version is not None,
+        needed=False,
+        text=version
+        or "not on PATH; `otasim call` does without, Mongoose OS's documentation "
+        "says how to install it",
+    )
+
+
+def _cross_compiler() -> Finding:
+    version = _first_line("arm-none-eabi-gcc", ["--version"], dict(os.environ))
+    return Finding(
+        "cross compiler",
+        ok=version is not None,
+        needed=False,
+        text=version
+        or "arm-none-eabi-gcc is not on PATH; only changing the sample firmware "
+        "needs it (Debian: apt install gcc-arm-none-eabi)",
+    )
+
+
+def _first_line(program: str, arguments: list[str], environment: dict[str, str]) -> str | None:
+    path = shutil.which(program)
+    if path is None:
+        return None
+    try:
+        done = subprocess.run(  # noqa: S603 - a program of the user's own PATH
+            [path, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{path} does not answer: {error}"
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return f"{lines[0] if lines else '(says nothing)'} at {path}"

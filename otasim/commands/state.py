@@ -1,0 +1,212 @@
+"""`otasim state`: what boot-state records a flash image holds, which one wins, and why."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from bootloader_model.boot_record import RECORD_SIZE
+from bootloader_model.boot_state import BootFlag, BootState
+from bootloader_model.journal import MAX_RECORDS, RecordStatus, ScanResult, scan_areas
+from bootloader_model.layout import DEFAULT_LAYOUT, FlashName
+from otasim.cli import EXIT_FAILED
+from platforms.devices import w25q32jv
+from platforms.errors import OtasimError
+from platforms.storage import NOR_FILE
+
+_MAGIC = b"MOS1"
+_SIZE_LIMIT = 64 * 1024 * 1024
+
+
+class DumpError(OtasimError):
+    """A flash image cannot be looked at.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class _Area:
+    name: str
+    offset: int
+    content: bytes
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True), metavar="FILE_OR_DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def state(source: Path, as_json: bool) -> None:
+    """Show the boot state in FILE_OR_DIR.
+
+    A directory is what `otasim run --state` keeps. A file of 4 MB is taken for the board's SPI
+    flash; in any other (a dump of a real device) records are searched for.
+    """
+    path = source / NOR_FILE if source.is_dir() else source
+    areas = _areas(path, _read(path))
+    result = scan_areas([(area.name, area.content) for area in areas])
+    if as_json:
+        click.echo(json.dumps(_to_json(areas, result), indent=2))
+    else:
+        for line in _tell(areas, result):
+            click.echo(line)
+    if result.winner is None:
+        raise SystemExit(EXIT_FAILED)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _SIZE_LIMIT:
+            raise DumpError(path, f"larger than {_SIZE_LIMIT >> 20} MB: no flash image")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DumpError(path, f"cannot be read: {error.strerror}") from error
+    if len(content) < RECORD_SIZE:
+        raise DumpError(
+            path, f"has {len(content):,} bytes: too short for a record of {RECORD_SIZE}"
+        )
+    return content
+
+
+def _areas(path: Path, content: bytes) -> list[_Area]:
+    if len(content) == w25q32jv.SIZE:
+        partitions = [DEFAULT_LAYOUT.partition(name) for name in DEFAULT_LAYOUT.journal_areas]
+        return [
+            _Area(part.name, part.offset, content[part.offset : part.offset + part.size])
+            for part in partitions
+            if part.flash is FlashName.NOR
+        ]
+    areas = list(_find_areas(content))
+    if not areas:
+        raise DumpError(
+            path,
+            f"no boot-state record ({_MAGIC.decode()}) at any multiple of {RECORD_SIZE} bytes: "
+            "is it a dump of the flash that holds the boot configuration?",
+        )
+    return areas
+
+
+def _find_areas(content: bytes) -> Iterator[_Area]:
+    """Runs of records, each starting where the one before cannot go on."""
+    offset = 0
+    while offset + RECORD_SIZE <= len(content):
+        if content[offset : offset + len(_MAGIC)] != _MAGIC:
+            offset += RECORD_SIZE
+            continue
+        start = offset
+        end = start + MAX_RECORDS * RECORD_SIZE
+        while offset < min(end, len(content)) and content[offset : offset + 4] == _MAGIC:
+            offset += RECORD_SIZE
+        yield _Area(f"at 0x{start:06x}", start, content[start:offset])
+
+
+def _tell(areas: list[_Area], result: ScanResult) -> Iterator[str]:
+    for area, scan in zip(areas, result.areas, strict=True):
+        used = [entry for entry in scan.entries if entry.status is not RecordStatus.ERASED]
+        yield (
+            f"area {area.name} (0x{area.offset:06x}, {len(area.content):,} bytes): "
+            f"{len(used)} records, {len(scan.entries) - len(used)} erased places"
+        )
+        for entry in used:
+            wins = result.winner is not None and (
+                (result.winner.area_name, result.winner.offset) == (area.name, entry.offset)
+            )
+            text = f"  +0x{entry.offset:04x}  {entry.status.value}"
+            if entry.seq is not None:
+                text += f", seq {entry.seq}: {_summary(entry.state())}"
+            if entry.problem is not None:
+                text += f": {entry.problem}"
+            yield text + ("   <- wins" if wins else "")
+    yield result.explain()
+    if result.winner is not None:
+        yield from _tell_slots(result.winner.state)
+
+
+def _tell_slots(state: BootState) -> Iterator[str]:
+    for number, slot in enumerate(state.slots):
+        where = slot.configuration
+        marks = [
+            mark
+            for mark, applies in (
+                ("active", number == state.active_slot),
+                ("revert", number == state.revert_slot),
+            )
+            if applies
+        ]
+        image = slot.state
+        holds = (
+            f"{image.app_len:,} bytes for 0x{image.app_org:08x}, CRC32 0x{image.app_crc32:08x}"
+            if image.app_len
+            else "empty"
+        )
+        yield (
+            f"slot {number} {where.app_dev}, fs {where.fs_dev or '-'}: {holds}, "
+            f"errors {image.err_count}" + (f"   <- {', '.join(marks)}" if marks else "")
+        )
+
+
+def _summary(state: BootState) -> str:
+    revert = "none" if state.revert_slot < 0 else state.revert_slot
+    flags = [flag.name.lower() for flag in BootFlag if flag in state.flags and flag.name]
+    timeout = f", commit timeout {state.commit_timeout} s" if state.commit_timeout else ""
+    return (
+        f"active {state.active_slot}, revert {revert}, "
+        f"{' '.join(flags) if flags else 'not committed'}{timeout}"
+    )
+
+
+def _to_json(areas: list[_Area], result: ScanResult) -> dict[str, object]:
+    return {
+        "areas": [
+            {
+                "name": area.name,
+                "offset": area.offset,
+                "records": [
+                    {
+                        "offset": entry.offset,
+                        "status": entry.status.value,
+                        "seq": entry.seq,
+                        "problem": entry.problem,
+                    }
+                    for entry in scan.entries
+                    if entry.status is not RecordStatus.ERASED
+                ],
+            }
+            for area, scan in zip(areas, result.areas, strict=True)
+        ],
+        "winner": None
+        if result.winner is None
+        else {
+            "area": result.winner.area_name,
+            "offset": result.winner.offset,
+            **_state_to_json(result.winner.state),
+        },
+        "why": result.explain(),
+    }
+
+
+def _state_to_json(state: BootState) -> dict[str, object]:
+    return {
+        "seq": state.seq,
+        "active_slot": state.active_slot,
+        "revert_slot": state.revert_slot,
+        "is_committed": state.is_committed,
+        "commit_timeout": state.commit_timeout or 0,
+        "slots": [
+            {
+                "app_dev": slot.configuration.app_dev,
+                "fs_dev": slot.configuration.fs_dev,
+                "app_len": slot.state.app_len,
+                "app_org": slot.state.app_org,
+                "app_crc32": slot.state.app_crc32,
+                "err_count": slot.state.err_count,
+            }
+            for slot in state.slots
+        ],
+    }

@@ -1,0 +1,153 @@
+"""The commands that need no running board, as a shell runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import firmware
+from bootloader_model.boot_record import build_record, parse_record
+from otasim import Board
+from otasim.bundle_server import BundleServer
+
+
+def otasim(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "otasim", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def state_directory(tmp_path: Path) -> Path:
+    """A board's flash after an update that nobody has committed."""
+    path = tmp_path / "board"
+    with BundleServer() as server, Board(state_directory=path) as board:
+        board.run(0.5)
+        url = server.publish_sample("sample-2.0")
+        board.call("OTA.Update", {"url": url, "commit_timeout": 300})
+        board.run(3)
+    return path
+
+
+def test_demo_prints_one_json_object() -> None:
+    done = otasim("demo", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["ok"], told["engine"]) == (0, True, "embedded")
+    assert len(told["stories"]) == 4
+    for story in told["stories"]:
+        assert set(story) == {"name", "ok", "virtual_s", "wall_s", "events"}
+        assert story["events"]
+
+
+def test_demo_tells_its_stories() -> None:
+    done = otasim("demo")
+    assert done.returncode == 0
+    assert "4 of 4 stories ended as told" in done.stdout
+    assert "rollback-uncommitted" in done.stdout
+
+
+def test_state_shows_which_record_wins_and_why(state_directory: Path) -> None:
+    done = otasim("state", state_directory)
+    assert done.returncode == 0
+    assert "bcfg0+0x0300 wins: seq 4 is the newest of 4 good records" in done.stdout
+    assert "slot 2 appT" in done.stdout
+    told = json.loads(otasim("state", state_directory, "--json").stdout)
+    assert told["winner"]["seq"] == 4
+    assert (told["winner"]["revert_slot"], told["winner"]["is_committed"]) == (2, False)
+    assert told["winner"]["commit_timeout"] == 300
+
+
+def test_state_finds_records_in_a_dump_of_any_size(state_directory: Path, tmp_path: Path) -> None:
+    dump = tmp_path / "dump.bin"
+    records = (state_directory / "nor.bin").read_bytes()[:0x400]
+    dump.write_bytes(b"\xff" * 0x300 + records + b"\xff" * 0x500)
+    done = otasim("state", dump)
+    assert done.returncode == 0
+    assert "at 0x000300+0x0300 wins" in done.stdout
+
+
+def test_state_goes_on_behind_a_record_with_any_bit_flipped(
+    state_directory: Path, tmp_path: Path
+) -> None:
+    content = bytearray((state_directory / "nor.bin").read_bytes())
+    content[0x300 + 12] ^= 0x04
+    damaged = tmp_path / "damaged.bin"
+    damaged.write_bytes(content)
+    done = otasim("state", damaged)
+    assert "bad CRC" in done.stdout
+    assert "bcfg0+0x0200 wins: seq 3" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "too short"), (b"\xff" * 4096, "no boot-state record"), (b"x" * 5000, "no boot-state")],
+)
+def test_state_of_what_is_no_flash_image(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "dump.bin"
+    path.write_bytes(content)
+    done = otasim("state", path)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_an_erased_flash_has_no_winner(tmp_path: Path) -> None:
+    path = tmp_path / "erased.bin"
+    path.write_bytes(b"\xff" * 0x40_0000)
+    done = otasim("state", path)
+    assert done.returncode == 1
+    assert "no area holds a good record" in done.stdout
+
+
+def test_bundle_is_made_shown_and_checked(tmp_path: Path) -> None:
+    output = tmp_path / "fw.zip"
+    image = firmware.path("sample-2.0")
+    assert otasim("bundle", "create", output, "--app", image).returncode == 0
+    shown = otasim("bundle", "show", output)
+    assert shown.stdout.startswith("sample 2.0 (build 20260201-000000/v2.0) for stm32")
+    assert otasim("bundle", "check", output).returncode == 0
+    damaged = bytearray(output.read_bytes())
+    damaged[1000] ^= 1
+    output.write_bytes(damaged)
+    checked = otasim("bundle", "check", output)
+    assert checked.returncode == 1
+    assert "CRC" in checked.stderr
+
+
+def test_a_bundle_in_the_devices_layout_is_taken_too(tmp_path: Path) -> None:
+    output = tmp_path / "fw.zip"
+    image = firmware.path("sample-3.0")
+    made = otasim("bundle", "create", output, "--app", image, "--device-layout")
+    assert made.returncode == 0
+    with BundleServer() as server, Board() as board:
+        board.run(0.5)
+        board.call("OTA.Update", {"url": server.publish("fw.zip", output.read_bytes())})
+        board.run(5)
+        assert board.version == "3.0"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nope"], ["bundle", "check", "/nowhere.zip"], ["state", "/nowhere"], ["run", "--speed", "0"]],
+)
+def test_wrong_use_exits_with_2(arguments: list[str]) -> None:
+    assert otasim(*arguments).returncode == 2
+
+
+def test_doctor_says_what_is_there() -> None:
+    told = json.loads(otasim("doctor", "--json").stdout)
+    assert told["ok"] is True
+    assert {item["name"] for item in told["findings"]} >= {"engine embedded", "host tool mos"}
+
+
+def test_records_of_the_flash_round_trip(state_directory: Path) -> None:
+    raw = (state_directory / "nor.bin").read_bytes()[:256]
+    assert build_record(parse_record(raw)) == raw
