@@ -174,9 +174,7 @@ class OtaService:
 
     def _roll_back(self) -> None:
         state = self._known_state
-        self._device.record(
-            "commit-timeout", slot=state.active_slot, revert_slot=state.revert_slot
-        )
+        self._device.record("commit-timeout", slot=state.active_slot, revert_slot=state.revert_slot)
         self._device.log(
             f"ota: not committed within {state.commit_timeout} s: "
             f"rolling back to slot {state.revert_slot}"
@@ -276,9 +274,7 @@ class OtaService:
     def _create_snapshot(self, call: Call) -> JsonValue:
         state = self._known_state
         if not state.is_committed:
-            raise RpcError(
-                FAILED, f"Cannot create snapshots in uncommitted state: {_COMMIT_FIRST}"
-            )
+            raise RpcError(FAILED, f"Cannot create snapshots in uncommitted state: {_COMMIT_FIRST}")
         self._refuse_during_update("a snapshot")
         number = find_slot(state)
         if number is None:
@@ -311,9 +307,7 @@ class OtaService:
             raise RpcError(FAILED, "Update already in progress: wait for it to end")
         state = self._known_state
         if not state.is_committed:
-            raise RpcError(
-                FAILED, f"Previous update has not been committed yet: {_COMMIT_FIRST}"
-            )
+            raise RpcError(FAILED, f"Previous update has not been committed yet: {_COMMIT_FIRST}")
         url = call.arguments.require(_URL)
         source = self._open_url(url)
         device = self._device
@@ -354,9 +348,7 @@ class OtaService:
         if tenths > running.told_tenths:
             running.told_tenths = tenths
             percent = 100 * update.received // update.total
-            self._device.log(
-                f"ota: {percent} % ({update.received:,} of {update.total:,} bytes)"
-            )
+            self._device.log(f"ota: {percent} % ({update.received:,} of {update.total:,} bytes)")
             self._device.record("update-progress", received=update.received, total=update.total)
 
     def _fail_update(self, running: _Running, reason: str) -> None:
