@@ -176,11 +176,11 @@ class Engine(Protocol):
         ...
 
     def read_memory(self, address: int, length: int) -> bytes:
-        """Memory as a debugger sees it; raises EngineError where there is none."""
+        """Memory as a debugger sees it; raises OtasimError where there is none."""
         ...
 
     def write_memory(self, address: int, data: bytes) -> None:
-        """Write RAM as a debugger does; raises EngineError where there is none."""
+        """Write RAM as a debugger does; raises OtasimError where there is none."""
         ...
 
     def registers(self) -> Mapping[str, int]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
 from unicorn import unicorn_const as uc
-from unicorn.unicorn_py3.unicorn import UcError
 
 from platforms.clock import NS_PER_US, Clock
 from platforms.description import BoardDescription
@@ -271,26 +270,12 @@ class EmbeddedEngine:
 
     def read_memory(self, address: int, length: int) -> bytes:
         """Memory as a debugger sees it."""
-        try:
-            return self._processor.read_memory(address, length)
-        except UcError as error:
-            raise EngineError(
-                f"there is no memory at 0x{address:08x} to read {length} bytes from"
-            ) from error
+        return self._processor.read_memory(address, length)
 
     def write_memory(self, address: int, data: bytes) -> None:
         """Write RAM as a debugger does; the internal flash is changed through its model only."""
-        for memory in self._board.memories:
-            for base in memory.addresses:
-                if base <= address and address + len(data) <= base + len(memory.cells):
-                    if memory.is_flash:
-                        raise EngineError(
-                            f"0x{address:08x} is in the flash: program it through its model"
-                        )
-                    memory.cells[address - base : address - base + len(data)] = data
-                    self._processor.forget_translations()
-                    return
-        raise EngineError(f"there is no memory at 0x{address:08x} to write {len(data)} bytes to")
+        self._processor.write_memory(address, data)
+        self._processor.forget_translations()
 
     def registers(self) -> Mapping[str, int]:
         """The processor's registers by name."""
@@ -476,7 +461,7 @@ class EmbeddedEngine:
         try:
             self._exceptions.enter(exception, address)
             vector = int.from_bytes(self._processor.read_memory(vector_address, 4), "little")
-        except UcError:
+        except cpu.UnmappedMemoryError:
             self._lock_up(kind, vector_address)
             return
         interrupts.activate(exception)
@@ -542,7 +527,7 @@ class EmbeddedEngine:
         self._interrupts.deactivate(exception)
         try:
             self._program_counter = self._exceptions.leave(target)
-        except UcError:
+        except cpu.UnmappedMemoryError:
             self._fault(FaultKind.INVALID_EXCEPTION_RETURN)
             return
         if target.thread and self._system.sleep_on_exit:

@@ -57,14 +57,15 @@ class ExceptionUnit:
         self._entry_state = processor.batch(
             cpu.R0, cpu.R1, cpu.R2, cpu.R3, cpu.R12, cpu.LR, cpu.XPSR, cpu.SP, cpu.CONTROL
         )
-        self._switch = processor.batch(cpu.XPSR, cpu.LR)
+        self._switch = processor.batch(cpu.SP, cpu.XPSR, cpu.LR)
+        self._stacks = processor.batch(cpu.MSP, cpu.PSP, cpu.CONTROL)
         self._floats = processor.batch(*cpu.FLOAT_REGISTERS, cpu.FPSCR)
         self._restored = processor.batch(cpu.R0, cpu.R1, cpu.R2, cpu.R3, cpu.R12, cpu.LR, cpu.XPSR)
 
     def enter(self, exception: int, return_address: int) -> None:
         """Push the frame and switch to handler mode; the caller goes on at the vector.
 
-        Raises unicorn.UcError when the stack is not in memory.
+        Raises UnmappedMemoryError when the stack is not in RAM.
         """
         *basic, xpsr, stack, control = self._entry_state.read()
         floats = bool(control & CONTROL_FPCA)
@@ -78,25 +79,25 @@ class ExceptionUnit:
         if floats:
             frame += FLOAT_FRAME.pack(*self._floats.read(), 0)
         self._processor.write_memory(aligned, frame)
-        self._processor.write_register(cpu.SP, aligned)
         if xpsr & XPSR_EXCEPTION:
             link = _RETURN_TO_HANDLER
         elif control & CONTROL_SPSEL:
             link = _RETURN_TO_THREAD_PROCESS
         else:
             link = _RETURN_TO_THREAD_MAIN
-        self._switch.write(XPSR_THUMB | exception, link | (0 if floats else _BASIC))
+        # SP first: writing XPSR switches to the main stack.
+        self._switch.write(aligned, XPSR_THUMB | exception, link | (0 if floats else _BASIC))
         if control & (CONTROL_SPSEL | CONTROL_FPCA):
             self._processor.write_register(cpu.CONTROL, control & ~(CONTROL_SPSEL | CONTROL_FPCA))
 
     def leave(self, target: ReturnTarget) -> int:
         """Pop the frame that `target` names and return the address to go on at.
 
-        Raises unicorn.UcError when the stack is not in memory.
+        Raises UnmappedMemoryError when the stack is not in RAM.
         """
         processor = self._processor
-        stack_register = cpu.PSP if target.process_stack else cpu.MSP
-        stack = processor.read_register(stack_register)
+        main_stack, process_stack, control = self._stacks.read()
+        stack = process_stack if target.process_stack else main_stack
         *basic, address, xpsr = BASIC_FRAME.unpack(processor.read_memory(stack, BASIC_FRAME.size))
         stack += BASIC_FRAME.size
         if target.floats:
@@ -105,10 +106,9 @@ class ExceptionUnit:
             stack += FLOAT_FRAME.size
         if xpsr & XPSR_STACK_ALIGNED:
             stack += 4
-        processor.write_register(stack_register, stack)
+        processor.write_register(cpu.PSP if target.process_stack else cpu.MSP, stack)
         # XPSR first: it leaves handler mode, which decides what CONTROL and SP mean.
         self._restored.write(*basic, xpsr & ~XPSR_STACK_ALIGNED)
-        control = processor.read_register(cpu.CONTROL)
         wanted = control & ~(CONTROL_SPSEL | CONTROL_FPCA)
         if target.thread and target.process_stack:
             wanted |= CONTROL_SPSEL

@@ -12,6 +12,8 @@ from unicorn import arm_const as arm
 from unicorn import unicorn_const as uc
 from unicorn.unicorn_py3.unicorn import Uc, uclib
 
+from platforms.errors import OtasimError
+
 NEVER = 0xFFFF_FFFE  # an address that no program reaches: emulation ends by count or by a stop
 
 R0, R1, R2, R3 = arm.UC_ARM_REG_R0, arm.UC_ARM_REG_R1, arm.UC_ARM_REG_R2, arm.UC_ARM_REG_R3
@@ -25,6 +27,20 @@ GENERAL_REGISTERS = {
     **{f"r{n}": arm.UC_ARM_REG_R0 + n for n in range(13)},
     "sp": SP, "lr": LR, "pc": PC, "xpsr": XPSR,
 }  # fmt: skip
+
+
+class UnmappedMemoryError(OtasimError):
+    """There is no memory of the wanted kind.
+
+    Attributes:
+        address: where it was looked for.
+        length: how many bytes were wanted.
+    """
+
+    def __init__(self, address: int, length: int) -> None:
+        super().__init__(f"there is no memory at 0x{address:08x} for {length} bytes")
+        self.address = address
+        self.length = length
 
 
 class RegisterBatch:
@@ -61,6 +77,7 @@ class Processor:
         self._handle = self._uc._uch  # noqa: SLF001 - see the module's text
         self._single: dict[int, RegisterBatch] = {}
         self._shared: list[tuple[int, int, object]] = []
+        self._regions: list[tuple[int, int, memoryview, bool]] = []
 
     def batch(self, *registers: int) -> RegisterBatch:
         """A group of registers to be moved together."""
@@ -103,6 +120,9 @@ class Processor:
         """Map `cells` at `address`, shared: a change on either side is seen by both."""
         array = (ctypes.c_uint8 * len(cells)).from_buffer(cells)
         self._shared.append((address, len(cells), array))
+        self._regions.append((address, address + len(cells), cells, writable))
+        # RAM first: exception frames are what is looked up most.
+        self._regions.sort(key=lambda region: not region[3])
         protection = uc.UC_PROT_READ | uc.UC_PROT_EXEC | (uc.UC_PROT_WRITE if writable else 0)
         self._uc.mem_map_ptr(address, len(cells), protection, ctypes.addressof(array))
 
@@ -189,15 +209,24 @@ class Processor:
         self._uc.ctl_flush_tb()
 
     def read_memory(self, address: int, length: int) -> bytes:
-        """Memory as it is mapped; raises unicorn.UcError where nothing is."""
-        return bytes(self._uc.mem_read(address, length))
+        """Memory as it is mapped; raises UnmappedMemoryError where nothing is."""
+        for base, end, cells, _writable in self._regions:
+            if base <= address and address + length <= end:
+                return bytes(cells[address - base : address - base + length])
+        raise UnmappedMemoryError(address, length)
 
     def write_memory(self, address: int, data: bytes) -> None:
-        """Write mapped memory, whatever its protection; raises unicorn.UcError elsewhere."""
-        self._uc.mem_write(address, data)
+        """Write RAM; raises UnmappedMemoryError where there is none."""
+        length = len(data)
+        for base, end, cells, writable in self._regions:
+            if writable and base <= address and address + length <= end:
+                cells[address - base : address - base + length] = data
+                return
+        raise UnmappedMemoryError(address, length)
 
     def close(self) -> None:
         """Let go of shared memory, so that its owner may unmap it. Unicorn itself goes with us."""
         for address, length, _array in self._shared:
             self._uc.mem_unmap(address, length)
         self._shared.clear()
+        self._regions.clear()
