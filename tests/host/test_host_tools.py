@@ -8,18 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from otasim.bundle_server import BundleServer
-from rpc_shim.client import Framing, RpcClient, RpcClientError, RpcTimeoutError
+from rpc_shim.client import Framing, RpcClient, RpcClientError
 from rpc_shim.frame import JsonValue
 
 Caller = Callable[..., JsonValue]
 MOS = shutil.which("mos")
 PATIENCE_S = 120
-CALL_S = 10  # a request that a reboot swallows is asked again
+CALL_S = 60
 
 
 class RunningBoard:
@@ -28,26 +29,42 @@ class RunningBoard:
     def __init__(self, folder: Path, *options: str) -> None:
         self.link = folder / "board"
         ready = folder / "ready.json"
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "otasim", "run", "--speed", "4",
-                "--serial-link", str(self.link), "--ready-file", str(ready), *options,
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )  # fmt: skip
+        self.output = folder / "output.txt"
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "otasim", "run", "--speed", "4",
+                    "--serial-link", str(self.link), "--ready-file", str(ready), *options,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
         deadline = time.monotonic() + PATIENCE_S
         while not ready.exists():
-            assert self.process.poll() is None, self.process.communicate()[0]
+            assert self.process.poll() is None, self.output.read_text()
             assert time.monotonic() < deadline, "the board never became ready"
             time.sleep(0.02)
         self.ready = json.loads(ready.read_text())
 
     def stop(self, number: int = signal.SIGINT) -> str:
         self.process.send_signal(number)
-        return self.process.communicate(timeout=PATIENCE_S)[0]
+        self.process.wait(timeout=PATIENCE_S)
+        return self.output.read_text()
+
+    @contextmanager
+    def expecting(self, *texts: str) -> Iterator[None]:
+        """What is done inside makes these texts appear on the console, one behind the other."""
+        place = len(self.output.read_text())
+        yield
+        deadline = time.monotonic() + PATIENCE_S
+        for text in texts:
+            while (found := self.output.read_text().find(text, place)) < 0:
+                assert time.monotonic() < deadline, (
+                    f"no {text!r} in {self.output.read_text()[place:]}"
+                )
+                time.sleep(0.02)
+            place = found + len(text)
 
 
 @pytest.fixture
@@ -56,7 +73,7 @@ def running(tmp_path: Path) -> Iterator[RunningBoard]:
     yield board
     if board.process.poll() is None:
         board.process.kill()
-        board.process.communicate()
+        board.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -97,20 +114,11 @@ def mos_caller(link: Path) -> Caller:
     return call
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        try:
-            if condition():
-                return
-        except (RpcTimeoutError, AssertionError, subprocess.TimeoutExpired):
-            pass
-        time.sleep(0.05)
-    raise AssertionError(f"{what} never happened")
+def drive(board: "RunningBoard", call: Caller, server: BundleServer) -> None:
+    """Update, commit, snapshot, revert, set, and an automatic rollback, twice in a row.
 
-
-def drive(call: Caller, server: BundleServer) -> None:
-    """Update, commit, snapshot, revert, set, and an automatic rollback, twice in a row."""
+    It is the board's console that says when a reboot is over: a request would be lost in it.
+    """
 
     def state(key: str) -> JsonValue:
         answer = call("OTA.GetBootState")
@@ -126,37 +134,44 @@ def drive(call: Caller, server: BundleServer) -> None:
 
     for new in ("2.0", "3.0"):
         url = server.publish_sample(f"sample-{new}")
-        assert call("OTA.Update", {"url": url, "commit_timeout": "300"}) is None
-        wait_for(lambda new=new: version() == new, f"{new} running")  # type: ignore[misc]
-        assert state("is_committed") is False
+        with board.expecting(f"starting slot 0: sample {new}", "ready"):
+            assert call("OTA.Update", {"url": url, "commit_timeout": "3000"}) is None
+        assert (version(), state("is_committed")) == (new, False)
         assert call("OTA.Commit") is None
         assert (state("is_committed"), state("revert_slot")) == (True, -1)
 
-        slot = call("OTA.CreateSnapshot", {"set_as_revert": True, "commit_timeout": 300})
+        slot = call("OTA.CreateSnapshot", {"set_as_revert": True, "commit_timeout": 3000})
         assert isinstance(slot, dict)
         assert state("revert_slot") == slot["slot"]
-        assert call("OTA.SetBootState", {"commit_timeout": 200}) is None
-        assert state("commit_timeout") == 200
-        assert call("OTA.Revert") is None
-        wait_for(lambda: state("is_committed") is True, "the revert")
+        assert call("OTA.SetBootState", {"commit_timeout": 2000}) is None
+        assert state("commit_timeout") == 2000
+        with board.expecting("reset cause software", f"starting slot 0: sample {new}", "ready"):
+            assert call("OTA.Revert") is None
+        assert state("is_committed") is True
 
         hanging = server.publish_sample("hang-2.1")
-        assert call("OTA.Update", {"url": hanging, "commit_timeout": "300"}) is None
-        wait_for(lambda: version() == "2.1", "2.1 running")
-        wait_for(lambda new=new: version() == new, "the rollback")  # type: ignore[misc]
-        assert state("is_committed") is True
+        with board.expecting(
+            "starting slot 0: hang 2.1",
+            "hanging",
+            "reset cause watchdog",
+            "no commit before this reset: rolling back to slot",
+            f"starting slot 0: sample {new}",
+            "ready",
+        ):
+            assert call("OTA.Update", {"url": hanging, "commit_timeout": "3000"}) is None
+        assert (version(), state("is_committed")) == (new, True)
 
 
 @pytest.mark.parametrize("framing", list(Framing), ids=lambda framing: framing.name.lower())
 def test_our_client_drives_a_board(
     framing: Framing, running: RunningBoard, server: BundleServer
 ) -> None:
-    drive(client_caller(running.link, framing), server)
+    drive(running, client_caller(running.link, framing), server)
 
 
 @pytest.mark.skipif(MOS is None, reason="the host tool mos is not on PATH")
 def test_the_real_mos_drives_a_board(running: RunningBoard, server: BundleServer) -> None:
-    drive(mos_caller(running.link), server)
+    drive(running, mos_caller(running.link), server)
 
 
 def test_the_ready_file_names_what_is_there_and_ctrl_c_ends_cleanly(running: RunningBoard) -> None:
@@ -180,7 +195,7 @@ def test_a_killed_board_has_lost_nothing_it_acknowledged(
     call = client_caller(board.link, Framing.LINES)
     call("OTA.CreateSnapshot", {"set_as_revert": True})
     board.process.kill()
-    board.process.communicate()
+    board.process.wait()
     (tmp_path / "ready.json").unlink()
     board = RunningBoard(tmp_path, *options)
     # The snapshot was never committed, so the loader has gone back to it.
