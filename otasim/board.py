@@ -18,7 +18,7 @@ from typing import Self
 import firmware
 from bootloader_model.boot_state import BootState
 from bootloader_model.custom_loader import load_loader
-from bootloader_model.loader import MosLoader
+from bootloader_model.loader import LoaderSettings, MosLoader
 from bootloader_model.protocol import Loader
 from bootloader_model.provisioning import provision
 from otasim.device import DeviceSettings, DeviceSoftware, read_boot_state
@@ -115,7 +115,8 @@ class Board:
     ) -> None:
         self.engine = engine
         factory = engine_factory(engine)
-        boot_loader = _find_loader(loader)
+        settings = settings or DeviceSettings()
+        boot_loader = _find_loader(loader, settings)
         with ExitStack() as cleanup:
 
             def manufacture() -> storage.FlashStorage:
@@ -135,9 +136,7 @@ class Board:
         self.outputs: list[Callable[[bytes], None]] = [self._keep]
         output = HostOutput(self._emit)
         self.machine.uart_output = output.write_console
-        self._software = DeviceSoftware(
-            self.machine, boot_loader, output, settings or DeviceSettings(), self._open_url
-        )
+        self._software = DeviceSoftware(self.machine, boot_loader, output, settings, self._open_url)
         self.machine.software = self._software
         self._next_request_id = 1
         self.paced = False
@@ -276,9 +275,9 @@ class Board:
         return open_url(url, self.machine.clock, paced=lambda: self.paced)
 
 
-def _find_loader(loader: Loader | str | None) -> Loader:
+def _find_loader(loader: Loader | str | None, settings: DeviceSettings) -> Loader:
     if loader is None:
-        return MosLoader()
+        return MosLoader(LoaderSettings(strict_original=settings.strict_original))
     return load_loader(loader, directory=Path.cwd()) if isinstance(loader, str) else loader
 
 

@@ -93,10 +93,13 @@ class DeviceSettings:
     Attributes:
         device_id: its name, `src` of every answer.
         update_timeout_s: virtual seconds without progress after which an update fails.
+        strict_original: loader and service behave as the original, soft spots included (see
+            `bootloader_model.loader.LoaderSettings`). Does not change a loader of your own.
     """
 
     device_id: str = "otasim"
     update_timeout_s: int = 600
+    strict_original: bool = False
 
 
 class _Application:
@@ -122,7 +125,11 @@ class _Application:
         register_rpc_service(dispatcher)
         register_sys_service(dispatcher, self)
         self._ota = OtaService(
-            dispatcher, self, open_url, update_timeout_s=settings.update_timeout_s
+            dispatcher,
+            self,
+            open_url,
+            update_timeout_s=settings.update_timeout_s,
+            strict_original=settings.strict_original,
         )
 
     @property

@@ -126,6 +126,7 @@ class Machine:
         self.models.internal_flash.power_lost(shape, seed)
         self.models.watchdog.reset()
         self._end_application()
+        self.engine.power_lost(seed)
         self.engine.reset()
         self.engine.stop()
 

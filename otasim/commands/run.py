@@ -12,6 +12,7 @@ from types import FrameType
 import click
 
 from otasim.board import DEFAULT_IMAGE, Board
+from otasim.device import DeviceSettings
 from otasim.engines import EMBEDDED, ENGINES
 from otasim.pacing import Input, Pacer
 from platforms.clock import NS_PER_S
@@ -58,6 +59,11 @@ class _Stop(Exception):  # noqa: N818 - it is control flow, not an error
 )  # fmt: skip
 @click.option("--loader", metavar="MODULE:CLASS", help="Your own boot loader.")
 @click.option(
+    "--strict-original",
+    is_flag=True,
+    help="Boot as the original loader does, endless loop on a bad image included.",
+)
+@click.option(
     "--state", "state_directory", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
     help="Keep the flash contents here; a board that is there already goes on.",
 )  # fmt: skip
@@ -77,6 +83,7 @@ def run(
     image: str,
     engine: str,
     loader: str | None,
+    strict_original: bool,
     state_directory: Path | None,
     serial_link: Path | None,
     speed: float | str,
@@ -96,7 +103,13 @@ def run(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             cleanup.callback(signal.signal, number, signal.signal(number, stop))
         board = cleanup.enter_context(
-            Board(image, engine=engine, loader=loader, state_directory=state_directory)
+            Board(
+                image,
+                engine=engine,
+                loader=loader,
+                state_directory=state_directory,
+                settings=DeviceSettings(strict_original=strict_original),
+            )
         )
         link = cleanup.enter_context(PtyLink(serial_link))
         terminal = _Terminal(board)

@@ -143,6 +143,10 @@ class Engine(Protocol):
         """System reset of processor and engine-owned peripherals; the processor is held then."""
         ...
 
+    def power_lost(self, seed: int) -> None:
+        """The supply went away: RAM holds what `seed` makes of it. `reset` follows."""
+        ...
+
     def start(self, *, vector_table: int, stack_pointer: int, program_counter: int) -> None:
         """Release the processor with VTOR, MSP and PC set as a boot loader leaves them."""
         ...

@@ -85,6 +85,7 @@ class OtaService:
         device: the board.
         open_url: starts a download; raises an OtasimError for a URL that cannot be one.
         update_timeout_s: virtual seconds without progress after which an update fails.
+        strict_original: read and write the journal as the original does.
     """
 
     def __init__(
@@ -94,11 +95,12 @@ class OtaService:
         open_url: Callable[[str], ByteSource],
         *,
         update_timeout_s: int = 600,
+        strict_original: bool = False,
     ) -> None:
         self._device = device
         self._open_url = open_url
         self._update_timeout_s = update_timeout_s
-        self._journal = Journal(device.partitions.journal_areas)
+        self._journal = Journal(device.partitions.journal_areas, strict_original=strict_original)
         winner = self._journal.load().winner
         self._state: BootState | None = None if winner is None else winner.state
         self._access = SlotAccess(device.partitions, device.feed_watchdog)

@@ -282,6 +282,35 @@ def test_the_console_echoes_and_answers(board: Board) -> None:
     assert "version\nsample 1.0 (build" in board.console
 
 
+def test_ram_does_not_survive_a_power_cut_and_survives_a_reset(board: Board) -> None:
+    address, mark = 0x2001_0000, b"remember me"
+    board.machine.engine.write_memory(address, mark)
+    board.reset()
+    board.run(0.5)
+    assert board.machine.engine.read_memory(address, len(mark)) == mark
+    board.power_cycle()
+    board.run(0.5)
+    assert board.machine.engine.read_memory(address, len(mark)) != mark
+    assert "ready" in board.console
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["better", "as the original"])
+def test_a_bad_image_is_an_endless_loop_only_when_asked_for(strict: bool) -> None:
+    with Board(
+        factory_image="sample-1.0", settings=DeviceSettings(strict_original=strict)
+    ) as board:
+        board.run(0.5)
+        board.cut_power()
+        board.machine.models.internal_flash.memory.storage[0x10400] ^= 1
+        board.power_on()
+        board.run(25)
+        assert board.running is not strict
+        causes = [event.details["cause"] for event in board.trace.of_kind("reset")]
+        assert ("watchdog" in causes) is strict
+        if not strict:
+            assert "falling back to the factory image in slot 3" in board.console
+
+
 def test_state_survives_in_its_directory(tmp_path: Path, server: BundleServer) -> None:
     with Board(state_directory=tmp_path / "board") as board:
         board.run(0.5)

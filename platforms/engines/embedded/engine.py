@@ -7,6 +7,7 @@ How many instructions a slice had executed when it was cut short cannot be learn
 such a slice is charged a fixed small time: a stated, deterministic error of less than one slice.
 """
 
+import random
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
@@ -219,6 +220,13 @@ class EmbeddedEngine:
             peripheral.reset()
         if self._in_slice:
             self._cut_slice = True
+
+    def power_lost(self, seed: int) -> None:
+        """RAM comes up with chance content; firmware must not count on zeros or on the past."""
+        noise = random.Random(seed)  # noqa: S311 - chance, not secrecy
+        for memory in self._board.memories:
+            if not memory.is_flash:
+                memory.cells[:] = noise.randbytes(len(memory.cells))
 
     def start(self, *, vector_table: int, stack_pointer: int, program_counter: int) -> None:
         """Release the processor with VTOR, MSP and PC set, all else as after a reset."""
