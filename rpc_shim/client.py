@@ -4,6 +4,8 @@ It speaks the newer line framing, JSON CRC newline, and skips everything in the 
 is not the answer it waits for. It is a program on the host: its timeouts are in real time.
 """
 
+import errno
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
@@ -43,6 +45,7 @@ _MAX_ANSWER_SIZE = 1024 * 1024
 _HANDSHAKE = QUOTES_DELIMITER + END_OF_TRANSMISSION + QUOTES_DELIMITER + NEWLINE_DELIMITER * 2
 _HANDSHAKE_INTERVAL_S = 0.2
 _CHUNK_SIZE = 16
+_WRITE_TIMEOUT_S = 10.0
 _QUOTED_WITH_CRC = ReplyStyle(Delimiter.QUOTES, with_crc=True)
 
 
@@ -128,11 +131,12 @@ class SerialPort:
     def __init__(self, port: str) -> None:
         self._port = port
         try:
-            self._serial = serial.Serial(port, _BAUD_RATE, exclusive=True)
-            # What the device said before we came answers none of our requests.
-            self._serial.reset_input_buffer()
-        except (serial.SerialException, OSError) as error:
-            raise PortError(port, f"cannot be opened: {error}") from error
+            # Opening discards what the device said before: it answers none of our requests.
+            self._serial = serial.Serial(
+                port, _BAUD_RATE, exclusive=True, write_timeout=_WRITE_TIMEOUT_S
+            )
+        except OSError as error:
+            raise PortError(port, f"cannot be opened: {_reason(error)}") from error
 
     def read(self, timeout_s: float) -> bytes:
         """At least one byte, or none when `timeout_s` seconds have brought nothing."""
@@ -140,19 +144,28 @@ class SerialPort:
             self._serial.timeout = timeout_s
             first = self._serial.read(1)
             return first + self._serial.read(self._serial.in_waiting) if first else b""
-        except (serial.SerialException, OSError) as error:
+        except OSError as error:
             raise PortError(self._port, f"is gone: {error}") from error
 
     def write(self, data: bytes) -> None:
         """Send all of `data`."""
         try:
             self._serial.write(data)
-        except (serial.SerialException, OSError) as error:
+        except OSError as error:
             raise PortError(self._port, f"is gone: {error}") from error
 
     def close(self) -> None:
         """Close the port."""
         self._serial.close()
+
+
+def _reason(error: OSError) -> str:
+    """Why a port cannot be opened, without the path that pyserial repeats in it."""
+    if error.errno in {errno.EAGAIN, errno.EBUSY}:
+        return "another program uses it"
+    if error.errno is None:
+        return f"it is no serial port ({error})"
+    return os.strerror(error.errno)
 
 
 class RpcClient:
@@ -181,7 +194,7 @@ class RpcClient:
         self._source = source
         self._next_id = first_id
         self._monotonic = monotonic
-        self._received = LineDemultiplexer(_MAX_ANSWER_SIZE)
+        self._received = LineDemultiplexer(_MAX_ANSWER_SIZE, frames_within_lines=False)
 
     @classmethod
     def open(cls, port: str, *, framing: Framing = Framing.LINES, first_id: int = 1) -> Self:

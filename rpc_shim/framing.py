@@ -3,7 +3,7 @@ r'''How RPC frames share a serial line with a console.
 A frame is one line of JSON, optionally followed by metadata: comma-separated fields of which only
 the first is defined, the CRC-32 (IEEE 802.3, as in zlib) of the JSON bytes in hexadecimal:
 
-    {"id":1,"method":"RPC.List"}b79fa6b8
+    {"id":1,"method":"RPC.List"}e292971e
 
 Two delimiters exist. The older `"""` stands before and after a frame, the newer one is the line
 feed. A receiver treats both as separators and never pairs them up, because clients send a lone
@@ -184,12 +184,19 @@ class LineDemultiplexer:
     Bytes may arrive in any portions: the events are the same, except that console input comes in as
     many pieces as it arrived in. At most `max_frame_size` bytes and three held ones are kept.
 
+    A host can use it as well, to tell a device's answers from its console text. Answers start at
+    the beginning of a line, so with `frames_within_lines` off, braces further on are text.
+
     Args:
         max_frame_size: longest accepted frame, JSON and metadata together, in bytes.
+        frames_within_lines: whether a frame may start behind text, as a device accepts it.
     """
 
-    def __init__(self, max_frame_size: int = DEFAULT_MAX_FRAME_SIZE) -> None:
+    def __init__(
+        self, max_frame_size: int = DEFAULT_MAX_FRAME_SIZE, *, frames_within_lines: bool = True
+    ) -> None:
         self._max_frame_size = max_frame_size
+        self._frames_within_lines = frames_within_lines
         self._mode = _Mode.TEXT
         self._frame = bytearray()
         self._held = bytearray()  # an 0x04 that began the segment, then up to two quotes
@@ -218,6 +225,12 @@ class LineDemultiplexer:
     @property
     def _at_segment_start(self) -> bool:
         return self._mode is _Mode.TEXT and not self._text_in_segment and not self._held
+
+    @property
+    def _may_start_frame(self) -> bool:
+        if self._mode is _Mode.TEXT:
+            return self._frames_within_lines or not self._text_in_segment
+        return self._mode is _Mode.AFTER_NOISE
 
     def _quote(self) -> None:
         self._held += b'"'
@@ -265,7 +278,7 @@ class LineDemultiplexer:
             self._content(held)
 
     def _content(self, run: bytes) -> None:
-        if run == b"{" and self._mode in {_Mode.TEXT, _Mode.AFTER_NOISE}:
+        if run == b"{" and self._may_start_frame:
             self._mode = _Mode.FRAME
         if self._mode is _Mode.TEXT:
             self._console += run

@@ -1,0 +1,66 @@
+"""An RPC service on a real pseudo terminal, served by a thread, for clients to talk to."""
+
+import os
+import select
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rpc_shim.dispatch import Call, Dispatcher, PendingReply
+from rpc_shim.frame import JsonValue
+from rpc_shim.links.pty import PtyLink
+from rpc_shim.services.rpc import register_rpc_service
+from rpc_shim.uart import HostOutput, UartChannel
+
+
+@dataclass
+class ServedDevice:
+    """What the device heard, for tests to look at when they have got their answers."""
+
+    port: str
+    console: bytearray = field(default_factory=bytearray)
+    waiting: list[PendingReply] = field(default_factory=list)
+
+    def echo(self, call: Call) -> JsonValue:
+        params = call.request.params
+        return dict(params) if isinstance(params, dict) else None
+
+
+@contextmanager
+def serve(symlink: Path | None = None) -> Iterator[ServedDevice]:
+    """A device that answers and talks on its console between any two answers until the end."""
+    wake, stop = os.pipe()
+    with PtyLink(symlink) as link:
+        device = ServedDevice(link.port)
+        output = HostOutput(link.write)
+        dispatcher = Dispatcher("dev", output.write_line)
+        register_rpc_service(dispatcher)
+        dispatcher.register("Echo", device.echo)
+        dispatcher.register("Later", lambda call: device.waiting.append(call.defer()))
+        channel = UartChannel(dispatcher, output, device.console.extend)
+
+        def main_loop() -> None:
+            while True:
+                writable = [link.fileno()] if link.output_waiting else []
+                if wake in select.select([link.fileno(), wake], writable, [])[0]:
+                    return
+                link.flush()
+                channel.host_bytes(link.read())
+                output.write_console(b'busy {"not":"a frame"} "')
+                channel.turn()
+                output.write_line("{log text}")
+                for pending in device.waiting:
+                    pending.error(0, "done")
+                device.waiting.clear()
+
+        thread = threading.Thread(target=main_loop)
+        thread.start()
+        try:
+            yield device
+        finally:
+            os.write(stop, b"x")
+            thread.join()
+            os.close(wake)
+            os.close(stop)

@@ -1,0 +1,57 @@
+"""The real host tool, unmodified and with its default settings, against the RPC service."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.rpc.serving import ServedDevice, serve
+
+MOS = shutil.which("mos")
+pytestmark = pytest.mark.skipif(MOS is None, reason="the Mongoose OS tool `mos` is not installed")
+
+Mos = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[ServedDevice]:
+    with serve(tmp_path / "port") as device:
+        yield device
+
+
+@pytest.fixture
+def mos(device: ServedDevice, tmp_path: Path) -> Mos:
+    """Runs `mos call` on the device, with its own files kept out of the user's home."""
+    (tmp_path / ".mos").mkdir()
+    (tmp_path / ".mos" / "state.json").write_text("{}")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [MOS or "mos", "--port", device.port, "call", *arguments],
+            env=os.environ | {"HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def test_calls_among_log_text(mos: Mos, device: ServedDevice) -> None:
+    assert "Echo" in json.loads(mos("RPC.List").stdout)
+    arguments = {"text": 'quotes """ and {braces}', "data": "x" * 600}
+    assert json.loads(mos("Echo", json.dumps(arguments)).stdout) == arguments
+    assert not device.console
+
+
+def test_success_without_a_result_and_an_error(mos: Mos) -> None:
+    later = mos("Later")
+    assert (later.returncode, later.stdout.strip()) == (0, "null")
+    missing = mos("No.Such")
+    assert missing.returncode != 0
+    assert "remote error 404: No handler for No.Such" in missing.stderr
