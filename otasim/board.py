@@ -25,7 +25,7 @@ from otasim.device import DeviceSettings, DeviceSoftware, read_boot_state
 from otasim.engines import EMBEDDED, engine_factory
 from otasim.network import open_url
 from platforms import storage
-from platforms.clock import NS_PER_S, Clock
+from platforms.clock import NS_PER_MS, NS_PER_S, Clock
 from platforms.devices.reset_cause import ResetCause
 from platforms.devices.torn import TornShape
 from platforms.drivers.internal_flash import InternalFlashDriver
@@ -138,6 +138,8 @@ class Board:
         self.machine.uart_output = output.write_console
         self._software = DeviceSoftware(self.machine, boot_loader, output, settings, self._open_url)
         self.machine.software = self._software
+        if settings.service_poll_ms is not None:
+            self.machine.service_poll_ns = settings.service_poll_ms * NS_PER_MS
         self._next_request_id = 1
         self.paced = False
         self.machine.power_on()

@@ -95,11 +95,14 @@ class DeviceSettings:
         update_timeout_s: virtual seconds without progress after which an update fails.
         strict_original: loader and service behave as the original, soft spots included (see
             `bootloader_model.loader.LoaderSettings`). Does not change a loader of your own.
+        service_poll_ms: for firmware that feeds no watchdog: give the RPC service a turn every so
+            many virtual milliseconds. It then answers even while the firmware hangs.
     """
 
     device_id: str = "otasim"
     update_timeout_s: int = 600
     strict_original: bool = False
+    service_poll_ms: int | None = None
 
 
 class _Application:

@@ -70,6 +70,8 @@ class Machine:
         models: the Python hardware models.
         software: boot code and service; set before `power_on`.
         uart_output: takes what the firmware sends on the console UART.
+        service_poll_ns: for firmware that feeds no watchdog: give the service a turn every so many
+            nanoseconds while an application runs, alive or not. None: at every feed, as it should.
         outside_world: called at least every `PACE_NS` of virtual time when set: it may pace the
             board and bring input. None lets the board run at full speed.
     """
@@ -80,6 +82,7 @@ class Machine:
         self.models: Models = make_models(self.clock, storage)
         self.software: BoardSoftware | None = None
         self.uart_output: Callable[[bytes], None] = lambda _data: None
+        self.service_poll_ns: int | None = None
         self.outside_world: Callable[[], None] | None = None
         self._powered = False
         self._pending_reset: ResetCause | None = None
@@ -151,8 +154,12 @@ class Machine:
                 continue
             step_ns = deadline_ns
             if self.outside_world is not None:
-                step_ns = min(deadline_ns, self.clock.now_ns + PACE_NS)
+                step_ns = min(step_ns, self.clock.now_ns + PACE_NS)
+            if self.service_poll_ns is not None:
+                step_ns = min(step_ns, self.clock.now_ns + self.service_poll_ns)
             self.engine.run_until(step_ns)
+            if self.service_poll_ns is not None and self._application_running:
+                self.engine.call_held(self._turn)
             if self.outside_world is not None:
                 self.outside_world()
 
@@ -200,7 +207,8 @@ class Machine:
             self.software.application_started()
         except ResetAsserted:
             return
-        self.models.watchdog.on_feed = lambda: self.engine.call_held(self._turn)
+        if self.service_poll_ns is None:
+            self.models.watchdog.on_feed = lambda: self.engine.call_held(self._turn)
         self.engine.start(
             vector_table=entry.vector_table,
             stack_pointer=entry.stack_pointer,

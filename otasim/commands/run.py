@@ -59,6 +59,12 @@ class _Stop(Exception):  # noqa: N818 - it is control flow, not an error
 )  # fmt: skip
 @click.option("--loader", metavar="MODULE:CLASS", help="Your own boot loader.")
 @click.option(
+    "--poll-service",
+    type=click.IntRange(1, 1000),
+    metavar="MS",
+    help="For firmware that feeds no watchdog: serve RPC every so many ms instead of at each feed.",
+)
+@click.option(
     "--strict-original",
     is_flag=True,
     help="Boot as the original loader does, endless loop on a bad image included.",
@@ -79,10 +85,11 @@ class _Stop(Exception):  # noqa: N818 - it is control flow, not an error
     "--ready-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Write a JSON object with pid, engine and serial here when the board can be talked to.",
 )  # fmt: skip
-def run(
+def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     image: str,
     engine: str,
     loader: str | None,
+    poll_service: int | None,
     strict_original: bool,
     state_directory: Path | None,
     serial_link: Path | None,
@@ -108,7 +115,9 @@ def run(
                 engine=engine,
                 loader=loader,
                 state_directory=state_directory,
-                settings=DeviceSettings(strict_original=strict_original),
+                settings=DeviceSettings(
+                    strict_original=strict_original, service_poll_ms=poll_service
+                ),
             )
         )
         link = cleanup.enter_context(PtyLink(serial_link))

@@ -311,6 +311,12 @@ def test_a_bad_image_is_an_endless_loop_only_when_asked_for(strict: bool) -> Non
             assert "falling back to the factory image in slot 3" in board.console
 
 
+def test_the_service_can_be_polled_for_firmware_that_feeds_no_watchdog() -> None:
+    with Board("no-main-loop-2.3", settings=DeviceSettings(service_poll_ms=20)) as board:
+        board.run(1)
+        assert board.call("RPC.Ping") == {"channel_info": "UART2"}
+
+
 def test_state_survives_in_its_directory(tmp_path: Path, server: BundleServer) -> None:
     with Board(state_directory=tmp_path / "board") as board:
         board.run(0.5)
