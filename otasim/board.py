@@ -185,9 +185,24 @@ class Board:
         """Switch the supply on; a new board is on already."""
         self.machine.power_on()
 
-    def cut_power(self, shape: TornShape = TornShape.RANDOM_BITS, seed: int = 0) -> None:
-        """Cut the supply; a flash operation under way is torn in the given shape."""
-        self.machine.cut_power(shape, seed)
+    @property
+    def powered(self) -> bool:
+        """Whether the supply is up."""
+        return self.machine.powered
+
+    def cut_power(
+        self, shape: TornShape = TornShape.RANDOM_BITS, seed: int = 0, *, after_s: float = 0
+    ) -> None:
+        """Cut the supply; a flash operation under way is torn in the given shape.
+
+        With `after_s` it is cut when so many virtual seconds have passed, whatever the board does
+        then: in the middle of the boot loader's copying, if that is what it is at.
+        """
+        if after_s:
+            delay_ns = round(after_s * NS_PER_S)
+            self.machine.clock.call_after(delay_ns, lambda: self.machine.cut_power(shape, seed))
+        else:
+            self.machine.cut_power(shape, seed)
 
     def power_cycle(self) -> None:
         """Cut the supply and switch it on again."""
