@@ -8,7 +8,8 @@ import pytest
 from otasim.bundle_server import BundleServer
 
 README = Path(__file__).parents[2] / "README.md"
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+EXAMPLES = BLOCK.findall(README.read_text(encoding="utf-8"))
 TESTS = {
     name: code for code in EXAMPLES for name in re.findall(r"^def (test_\w+)\(", code, re.MULTILINE)
 }
