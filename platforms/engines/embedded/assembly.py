@@ -9,7 +9,7 @@ from platforms.devices.interrupt_controller import INTERRUPT_LINES, InterruptCon
 from platforms.devices.peripheral import BusPeripheral
 from platforms.devices.spi import SpiMaster
 from platforms.devices.usart import Usart
-from platforms.engines.embedded.bus import PeripheralBus
+from platforms.engines.bus import PeripheralBus
 from platforms.engines.protocol import BoardModels, BusModel
 
 PAGE = 0x1000  # Unicorn maps memory in pages of this size

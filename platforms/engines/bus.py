@@ -1,4 +1,4 @@
-"""The peripheral bus of the embedded engine: which model answers at which address."""
+"""The board's own peripheral bus, for every engine: which model answers at which address."""
 
 from dataclasses import dataclass
 

@@ -1,0 +1,1 @@
+"""The board on Renode, through pyrenode3."""

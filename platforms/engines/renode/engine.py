@@ -1,0 +1,236 @@
+"""The board on Renode, in virtual time.
+
+While the processor runs, Renode's clock leads and the board's clock follows: at every access to a
+model, at every event the board waits for, and at the end of every run. While the processor is held,
+the board's clock leads, and what Renode times (SysTick) is moved along. When Python stops a run,
+the processor is halted at once, and what is left of Renode's run is no time of the board.
+"""
+
+from collections.abc import Callable, Mapping
+
+from platforms.clock import NS_PER_MS, NS_PER_US, Clock
+from platforms.description import BoardDescription
+from platforms.devices.peripheral import UnsupportedHardwareError
+from platforms.devices.reset_cause import ResetCause
+from platforms.devices.system_control import DataWatchpointUnit
+from platforms.engines.bus import PeripheralBus
+from platforms.engines.protocol import BoardModels, BusModel, EngineEvents
+from platforms.engines.renode.hardware import Hardware
+
+LONGEST_RUN_NS = 10 * NS_PER_MS
+DATA_WATCHPOINT_UNIT = 0xE000_1000
+
+
+class RenodeEngine:
+    """The engine protocol on Renode. One at a time in a process."""
+
+    name = "renode"
+
+    def __init__(
+        self,
+        description: BoardDescription,
+        models: BoardModels,
+        clock: Clock,
+        events: EngineEvents,
+    ) -> None:
+        self.clock = clock
+        self._events = events
+        self._flash = models.flash
+        self._origin_ns = 0  # the board's time when Renode's was 0
+        self._released = False
+        self._in_run = False
+        self._stop_requested = False
+        self._reset_due = False
+        self._alarm_ns: int | None = None
+        self._error: BaseException | None = None
+        self._stale_flash: tuple[int, int] | None = (0, len(models.flash.cells))
+        bus = PeripheralBus()
+        for model in models.bus:
+            bus.attach(model)
+        frequency_hz = description.only("IRQControllers.NVIC").number("systickFrequency")
+        self._cycle_counter = DataWatchpointUnit(clock, frequency_hz)
+        bus.attach(BusModel(DATA_WATCHPOINT_UNIT, 0x1000, self._cycle_counter))
+        self._hardware = Hardware(description, models, bus, self._access)
+        self._hardware.on_console_output(self._note_output)
+        self._hardware.on_reset_request(self._note_reset_request)
+        self._hardware.on_alarm(self._note_alarm)
+
+    # -- the engine protocol ----------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """System reset of processor and peripherals; the processor is held then."""
+        self._released = False
+        self._cycle_counter.reset()
+        if self._in_run:
+            self._reset_due = True  # Renode resets between runs
+            self._hardware.hold()
+        else:
+            self._hardware.reset()
+
+    def power_lost(self, seed: int) -> None:
+        """RAM comes up with chance content; firmware must not count on zeros or on the past."""
+        self._hardware.scramble_ram(seed)
+
+    def start(self, *, vector_table: int, stack_pointer: int, program_counter: int) -> None:
+        """Release the processor with VTOR, MSP and PC set, all else as after a reset."""
+        self._refresh_flash()
+        self._hardware.start(vector_table, stack_pointer, program_counter)
+        self._origin_ns = self.clock.now_ns - self._hardware.now_ns
+        self._alarm_ns = None
+        self._released = True
+
+    def run_until(self, deadline_ns: int) -> None:
+        """Run until virtual time reaches `deadline_ns` or `stop` is called."""
+        clock = self.clock
+        self._stop_requested = False
+        while not self._stop_requested and clock.now_ns < deadline_ns:
+            if self._released:
+                self._run(min(deadline_ns, clock.now_ns + LONGEST_RUN_NS))
+            else:
+                due_ns = clock.next_event_ns
+                clock.advance_to(deadline_ns if due_ns is None else min(due_ns, deadline_ns))
+
+    def advance(self, duration_ns: int) -> None:
+        """Let virtual time pass with the processor held."""
+        self.clock.advance_to(self.clock.now_ns + duration_ns)
+        if self._released:
+            self._hardware.pass_time(duration_ns)
+
+    def stop(self) -> None:
+        """Make `run_until` return; the processor is halted on the spot."""
+        self._stop_requested = True
+        if self._in_run:
+            self._hardware.hold()
+
+    def call_held(self, action: Callable[[], None]) -> None:
+        """Run `action` here and now: Renode's processor waits for the access under way."""
+        action()
+
+    def uart_input(self, data: bytes) -> int:
+        """Bytes arrive at the console UART; returns how many it took."""
+        return self._hardware.receive(data) if self._released else 0
+
+    def flash_changed(self, offset: int, length: int) -> None:
+        """Renode's copy of the internal flash is stale here until the processor runs again."""
+        if self._stale_flash is not None:
+            first, last = self._stale_flash
+            first, last = min(first, offset), max(last, offset + length)
+        else:
+            first, last = offset, offset + length
+        self._stale_flash = first, last
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        """Memory as a debugger sees it."""
+        self._refresh_flash()
+        return self._hardware.read(address, length)
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        """Write RAM as a debugger does; the internal flash is changed through its model only."""
+        self._hardware.write(address, data)
+
+    def registers(self) -> Mapping[str, int]:
+        """The processor's registers by name."""
+        return self._hardware.registers()
+
+    def close(self) -> None:
+        """Take the board out of Renode."""
+        self._hardware.close()
+
+    # -- runs -------------------------------------------------------------------------------------
+
+    def _run(self, until_ns: int) -> None:
+        """Let the processor run, no further than `until_ns`; held time comes on top."""
+        self._refresh_flash()
+        self._set_alarm()
+        self._in_run = True
+        try:
+            self._hardware.run_for(max(NS_PER_US, until_ns - self.clock.now_ns))
+        finally:
+            self._in_run = False
+        if self._reset_due:
+            self._reset_due = False
+            self._hardware.reset()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        if self._stop_requested or not self._released:
+            return
+        self.clock.advance_to(self._origin_ns + self._hardware.now_ns)
+
+    def _refresh_flash(self) -> None:
+        if self._stale_flash is not None:
+            first, last = self._stale_flash
+            self._stale_flash = None
+            self._hardware.copy_flash(first, last - first)
+
+    def _set_alarm(self) -> None:
+        """Have Renode call when the board's next event is due; an early call does no harm."""
+        due_ns = self.clock.next_event_ns
+        if due_ns is not None and (self._alarm_ns is None or due_ns < self._alarm_ns):
+            self._alarm_ns = due_ns
+            self._hardware.set_alarm(due_ns - self._origin_ns - self._hardware.now_ns)
+
+    # -- what Renode calls, on its processor's thread ---------------------------------------------
+
+    def _access(self, action: Callable[[], int]) -> int:
+        """An access of the processor to a model, at its own moment of the board's time."""
+        if not self._in_run or self._stop_requested or self._error is not None:
+            return 0  # wiring, a reset, or what Renode still does when it is halted already: void
+        try:
+            self._hardware.synchronize()
+            self._follow_renode()
+            value = action()
+            busy_ns = self._flash.busy_until_ns() - self.clock.now_ns
+            if busy_ns > 0:
+                # RM0090 3.5: the bus stalls every access to the flash until its operation ends.
+                self.advance(busy_ns)
+            self._refresh_flash()
+            self._set_alarm()
+        except UnsupportedHardwareError as error:
+            counter = self._hardware.program_counter
+            self._fail(
+                UnsupportedHardwareError(
+                    f"at PC 0x{counter:08x}: {error}",
+                    address=error.address,
+                    program_counter=counter,
+                )
+            )
+        except BaseException as error:  # noqa: BLE001 - raised again by run_until, not in .NET
+            self._fail(error)
+        else:
+            return value
+        return 0
+
+    def _note_alarm(self) -> None:
+        self._alarm_ns = None
+        if not self._in_run or self._stop_requested or self._error is not None:
+            return
+        try:
+            self._follow_renode()
+            self._set_alarm()
+        except BaseException as error:  # noqa: BLE001 - raised again by run_until, not in .NET
+            self._fail(error)
+
+    def _note_output(self, byte: int) -> None:
+        def put() -> int:
+            self._events.uart_output(bytes((byte,)))
+            return 0
+
+        self._access(put)
+
+    def _note_reset_request(self) -> None:
+        def request() -> int:
+            self._events.reset_requested(ResetCause.SOFTWARE)
+            return 0
+
+        self._access(request)
+
+    def _follow_renode(self) -> None:
+        now_ns = self._origin_ns + self._hardware.now_ns
+        if now_ns > self.clock.now_ns:
+            self.clock.advance_to(now_ns)
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = error
+        self._stop_requested = True
+        self._hardware.hold()

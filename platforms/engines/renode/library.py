@@ -1,0 +1,164 @@
+"""Finds Renode as pyrenode3 documents it, and loads it into this process.
+
+Nothing of Renode is imported before `load`; the modules beside this one that name .NET types may
+be imported only after it.
+"""
+
+import importlib
+import importlib.util
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from platforms.engines.protocol import EngineError
+
+PACKAGE, BUILD_DIRECTORY, BINARY = "PYRENODE_PKG", "PYRENODE_BUILD_DIR", "PYRENODE_BIN"
+BUILD_OUTPUT, RUNTIME = "PYRENODE_BUILD_OUTPUT", "PYRENODE_RUNTIME"
+INSTALLED = Path("/opt/renode/bin")
+"""Where Renode's own packages install it, and the only place where pyrenode3 looks for one."""
+RUNTIMES = ("mono", "coreclr")
+OLDEST_VERSION = (1, 16, 0)
+
+_DEFAULT_OUTPUT = Path("output/bin/Release")
+_ADVICE = (
+    f"install Renode, or set {PACKAGE}, {BUILD_DIRECTORY} or {BINARY} to one "
+    "(see pyrenode3's README), or use --engine embedded"
+)
+
+
+class RenodeError(EngineError):
+    """Renode cannot be used."""
+
+
+class RenodeNotFoundError(RenodeError):
+    """There is no Renode here, or a piece of it is missing."""
+
+
+class RenodeLoadError(RenodeError):
+    """Renode is there but does not load."""
+
+
+class RenodeTooOldError(RenodeError):
+    """Renode is there but too old.
+
+    Attributes:
+        version: what it says it is.
+    """
+
+    def __init__(self, version: str) -> None:
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        super().__init__(
+            f"this Renode is too old: found {version!r}, expected {oldest} or newer; "
+            "install a newer one, or use --engine embedded"
+        )
+        self.version = version
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a Renode is.
+
+    Attributes:
+        path: the package, build directory, binary or installation.
+        found_by: the environment variable that names it, or "installed".
+        runtime: what runs it, `mono` or `coreclr`.
+    """
+
+    path: Path
+    found_by: str
+    runtime: str
+
+
+def find(environment: Mapping[str, str] = os.environ) -> Location:
+    """Where Renode is; RenodeNotFoundError says what is missing. Loads nothing."""
+    if (
+        importlib.util.find_spec("pyrenode3") is None
+        or importlib.util.find_spec("pythonnet") is None
+    ):
+        raise RenodeNotFoundError(
+            "Renode needs the Python packages pyrenode3 and pythonnet, which are not installed: "
+            "pip install 'otasim[renode]'"
+        )
+    runtime = environment.get(RUNTIME, "mono")
+    if runtime not in RUNTIMES:
+        raise RenodeNotFoundError(
+            f"{RUNTIME} is {runtime!r}: expected one of {', '.join(RUNTIMES)}"
+        )
+    named = [name for name in (PACKAGE, BUILD_DIRECTORY, BINARY) if environment.get(name)]
+    if len(named) > 1:
+        raise RenodeNotFoundError(f"{' and '.join(named)} are set: keep one of them")
+    if not named:
+        if shutil.which("renode") is None or not INSTALLED.is_dir():
+            raise RenodeNotFoundError(f"Renode is not found: {_ADVICE}")
+        return Location(INSTALLED, "installed", "mono")
+    variable = named[0]
+    path = Path(environment[variable])
+    if not path.exists():
+        raise RenodeNotFoundError(f"{variable} names {path}, which does not exist: {_ADVICE}")
+    if variable == BUILD_DIRECTORY:
+        output = path / environment.get(BUILD_OUTPUT, str(_DEFAULT_OUTPUT))
+        program = output / ("Renode.exe" if runtime == "mono" else "Renode.dll")
+        if not program.is_file():
+            raise RenodeNotFoundError(
+                f"{variable} names {path}, but there is no {program}: build Renode there, or set "
+                f"{BUILD_OUTPUT} to the folder of its binaries and {RUNTIME} to what runs them"
+            )
+    elif variable == BINARY and runtime == "mono":
+        raise RenodeNotFoundError(
+            f"{BINARY} needs {RUNTIME}=coreclr: the portable Renode is .NET's"
+        )
+    return Location(path, variable, runtime)
+
+
+@cache
+def load() -> str:
+    """Load Renode into this process, once, and return its version.
+
+    Raises:
+        RenodeNotFoundError: it is not there.
+        RenodeLoadError: it is there but does not load.
+        RenodeTooOldError: it is older than what this project was written for.
+    """
+    location = find()
+    try:
+        with _quiet_logging():
+            importlib.import_module("pyrenode3")
+        system = importlib.import_module("System")
+    except SystemExit as error:  # pyrenode3 leaves like this when a folder is not what it expects
+        raise RenodeLoadError(_does_not_load(location, "pyrenode3 gave up")) from error
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        raise RenodeLoadError(_does_not_load(location, str(error).strip())) from error
+    names = [assembly.GetName() for assembly in system.AppDomain.CurrentDomain.GetAssemblies()]
+    version = next((str(name.Version) for name in names if name.Name == "Renode"), "unknown")
+    check_version(version)
+    return version
+
+
+def check_version(text: str) -> None:
+    """RenodeTooOldError when the version that stands in `text` is older than `OLDEST_VERSION`."""
+    match = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
+    if match is None or tuple(map(int, match.groups())) < OLDEST_VERSION:
+        raise RenodeTooOldError(text)
+
+
+def _does_not_load(location: Location, reason: str) -> str:
+    return (
+        f"Renode at {location.path} ({location.found_by}, runtime {location.runtime}) does not "
+        f"load: {reason}; `otasim doctor` checks each step, --engine embedded does without it"
+    )
+
+
+@contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Without pyrenode3's warning that a build of one's own might not work."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
