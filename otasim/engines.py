@@ -6,13 +6,36 @@ from platforms.engines.renode import library
 from platforms.errors import InvalidArgumentError
 from platforms.machine import EngineFactory
 
-EMBEDDED = "embedded"
-RENODE = "renode"
+EMBEDDED, RENODE = "embedded", "renode"
 ENGINES = (EMBEDDED, RENODE)
+AUTO = "auto"
+"""Renode where it is found, else the embedded engine."""
+
+
+def missing_engine(name: str) -> str:
+    """Why the engine called `name` cannot be used on this machine; empty when it is there."""
+    if name == RENODE:
+        try:
+            library.find()
+        except library.RenodeNotFoundError as error:
+            return str(error)
+    return ""
+
+
+def choose_engine(name: str) -> str:
+    """The engine that `name` stands for, which may be `AUTO`."""
+    if name != AUTO:
+        return name
+    return EMBEDDED if missing_engine(RENODE) else RENODE
 
 
 def engine_factory(name: str) -> EngineFactory:
-    """What makes the engine called `name`; InvalidArgumentError when there is none."""
+    """What makes the engine called `name`.
+
+    Raises:
+        InvalidArgumentError: there is none of that name.
+        RenodeError: Renode is asked for, and is missing, too old or does not load.
+    """
     if name == EMBEDDED:
         description = load_description()
         return lambda models, clock, events: EmbeddedEngine(description, models, clock, events)

@@ -54,6 +54,7 @@ class Models:
                 memory=_FLASH_ENTRY,
                 cells=memoryview(memory.storage),
                 program=self.internal_flash.program_word,
+                programming=lambda: self.internal_flash.programming,
                 busy_until_ns=lambda: memory.busy_until_ns,
             ),
             console=_CONSOLE_ENTRY,

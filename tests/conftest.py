@@ -1,7 +1,39 @@
-"""Settings for the whole suite."""
+"""Settings for the whole suite, and the engines that its boards run on."""
 
+from collections import Counter, defaultdict
+from collections.abc import Callable
+
+import pytest
 from hypothesis import settings
+
+from otasim.engines import ENGINES, missing_engine
 
 # No test depends on timing: the machines are shared and slow at times.
 settings.register_profile("otasim", deadline=None)
 settings.load_profile("otasim")
+
+_ENGINE_PROPERTY = "engine"
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> str:
+    """The name of each engine in turn; one that is not there is skipped with the reason."""
+    name = str(request.param)
+    record_property(_ENGINE_PROPERTY, name)
+    if reason := missing_engine(name):
+        pytest.skip(reason)
+    return name
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end which engines ran."""
+    outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+    for outcome in ("passed", "failed", "skipped"):
+        for report in terminalreporter.getreports(outcome):
+            for key, name in report.user_properties:
+                if key == _ENGINE_PROPERTY:
+                    outcomes[str(name)][outcome] += 1
+    for name, counts in outcomes.items():
+        told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+        reason = missing_engine(name)
+        terminalreporter.write_line(f"engine {name}: {told}" + (f" ({reason})" if reason else ""))

@@ -165,6 +165,11 @@ class InternalFlash:
             case Register.OPTCR:
                 self._write_options(merged)
 
+    @property
+    def programming(self) -> bool:
+        """Whether a store into the flash would program it: unlocked, and PG is set."""
+        return not self._keys.locked and self._control & CR_PG != 0
+
     def program_word(self, address: int, data: bytes) -> None:
         """A store of the processor into the flash: 1, 2, 4 or 8 bytes in one access.
 

@@ -85,12 +85,14 @@ class FlashImage:
         memory: name of the memory in the platform file that holds these cells.
         cells: the content, shared with the model that programs and erases it.
         program: called with (offset, data) when firmware stores into the flash.
+        programming: whether such a store would change the cells.
         busy_until_ns: when an operation under way ends; the processor stalls until then.
     """
 
     memory: str
     cells: memoryview
     program: Callable[[int, bytes], None]
+    programming: Callable[[], bool]
     busy_until_ns: Callable[[], int]
 
 

@@ -10,15 +10,31 @@ from collections.abc import Callable, Mapping
 
 from platforms.clock import NS_PER_MS, NS_PER_US, Clock
 from platforms.description import BoardDescription
+from platforms.devices.interrupt_controller import BUS_FAULT, HARD_FAULT, NMI, USAGE_FAULT
 from platforms.devices.peripheral import UnsupportedHardwareError
 from platforms.devices.reset_cause import ResetCause
 from platforms.devices.system_control import DataWatchpointUnit
 from platforms.engines.bus import PeripheralBus
-from platforms.engines.protocol import BoardModels, BusModel, EngineEvents
+from platforms.engines.protocol import (
+    BoardModels,
+    BusModel,
+    EngineEvents,
+    FaultKind,
+    ProcessorFault,
+)
 from platforms.engines.renode.hardware import Hardware
 
 LONGEST_RUN_NS = 10 * NS_PER_MS
 DATA_WATCHPOINT_UNIT = 0xE000_1000
+
+# The enable bit in SHCSR of a fault's own exception, and that exception; ARMv7-M ARM B3.2.13.
+_UNESCALATED = (NMI, HARD_FAULT)
+_FAULT_EXCEPTIONS = {
+    FaultKind.UNDEFINED_INSTRUCTION: (1 << 18, USAGE_FAULT),
+    FaultKind.UNMAPPED_READ: (1 << 17, BUS_FAULT),
+    FaultKind.UNMAPPED_WRITE: (1 << 17, BUS_FAULT),
+    FaultKind.UNMAPPED_FETCH: (1 << 17, BUS_FAULT),
+}
 
 
 class RenodeEngine:
@@ -41,6 +57,7 @@ class RenodeEngine:
         self._in_run = False
         self._stop_requested = False
         self._reset_due = False
+        self._watching = False
         self._alarm_ns: int | None = None
         self._error: BaseException | None = None
         self._stale_flash: tuple[int, int] | None = (0, len(models.flash.cells))
@@ -50,9 +67,10 @@ class RenodeEngine:
         frequency_hz = description.only("IRQControllers.NVIC").number("systickFrequency")
         self._cycle_counter = DataWatchpointUnit(clock, frequency_hz)
         bus.attach(BusModel(DATA_WATCHPOINT_UNIT, 0x1000, self._cycle_counter))
-        self._hardware = Hardware(description, models, bus, self._access)
+        self._hardware = Hardware(description, models, bus, self._access, self._bus_fault)
         self._hardware.on_console_output(self._note_output)
         self._hardware.on_reset_request(self._note_reset_request)
+        self._hardware.on_fault(lambda kind: self._take_fault(kind, None))
         self._hardware.on_alarm(self._note_alarm)
 
     # -- the engine protocol ----------------------------------------------------------------------
@@ -163,6 +181,13 @@ class RenodeEngine:
             self._stale_flash = None
             self._hardware.copy_flash(first, last - first)
 
+    def _watch_stores(self) -> None:
+        """Look at the processor's stores for as long as they program the flash."""
+        programming = self._flash.programming()
+        if programming != self._watching:
+            self._watching = programming
+            self._hardware.watch_stores(self._note_store if programming else None)
+
     def _set_alarm(self) -> None:
         """Have Renode call when the board's next event is due; an early call does no harm."""
         due_ns = self.clock.next_event_ns
@@ -174,17 +199,18 @@ class RenodeEngine:
 
     def _access(self, action: Callable[[], int]) -> int:
         """An access of the processor to a model, at its own moment of the board's time."""
-        if not self._in_run or self._stop_requested or self._error is not None:
+        if not (self._in_run and self._released) or self._stop_requested:
             return 0  # wiring, a reset, or what Renode still does when it is halted already: void
         try:
             self._hardware.synchronize()
             self._follow_renode()
+            self._refresh_flash()
             value = action()
             busy_ns = self._flash.busy_until_ns() - self.clock.now_ns
             if busy_ns > 0:
                 # RM0090 3.5: the bus stalls every access to the flash until its operation ends.
                 self.advance(busy_ns)
-            self._refresh_flash()
+            self._watch_stores()
             self._set_alarm()
         except UnsupportedHardwareError as error:
             counter = self._hardware.program_counter
@@ -201,9 +227,49 @@ class RenodeEngine:
             return value
         return 0
 
+    def _bus_fault(self, kind: FaultKind, address: int) -> None:
+        self._take_fault(kind, address)
+
+    def _take_fault(self, kind: FaultKind, address: int | None) -> None:
+        """Escalate what the firmware has not enabled, as silicon does; ARMv7-M ARM B1.5.14.
+
+        Renode 1.16 leaves such a fault pending as what it is, and knows no bus fault at all.
+        """
+
+        def take() -> int:
+            counter = self._hardware.program_counter
+            fetch = kind is FaultKind.UNMAPPED_READ and address in (counter, counter + 2)
+            found = FaultKind.UNMAPPED_FETCH if fetch else kind
+            if self._hardware.exception in _UNESCALATED:
+                # ARMv7-M ARM B1.5.15: lock-up, until somebody resets.
+                self._events.fault(ProcessorFault(found, counter, address, None))
+                self._released = False
+                self._hardware.hold()
+                return 0
+            enable, own_exception = _FAULT_EXCEPTIONS.get(found, (0, HARD_FAULT))
+            exception = own_exception if self._hardware.fault_enabled(enable) else HARD_FAULT
+            self._events.fault(ProcessorFault(found, counter, address, exception))
+            self._hardware.pend(exception)
+            return 0
+
+        self._access(take)
+
+    def _note_store(self, address: int, data: bytes) -> None:
+        offset = self._hardware.flash_offset(address)
+        if offset is None:
+            return
+
+        def store() -> int:
+            self._flash.program(offset, data)
+            # Renode has stored it as into RAM, whatever the cells have become.
+            self.flash_changed(offset, len(data))
+            return 0
+
+        self._access(store)
+
     def _note_alarm(self) -> None:
         self._alarm_ns = None
-        if not self._in_run or self._stop_requested or self._error is not None:
+        if not (self._in_run and self._released) or self._stop_requested:
             return
         try:
             self._follow_renode()

@@ -2,14 +2,15 @@
 
 import ctypes
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import System
 from Antmicro.Renode.Core.Structure import NullRegistrationPoint
+from Antmicro.Renode.Logging.Profiling import MemoryOperation
 from Antmicro.Renode.Peripherals.Bus import Access as BusAccess
 from Antmicro.Renode.Peripherals.Bus import BusHookDelegate, BusRangeRegistration, SysbusAccessWidth
-from Antmicro.Renode.Peripherals.CPU import RegisterValue
+from Antmicro.Renode.Peripherals.CPU import MemoryAccessHook, RegisterValue
 from Antmicro.Renode.Peripherals.Timers import LimitTimer
 from Antmicro.Renode.Time import Direction, TimeInterval, WorkMode
 from Antmicro.Renode.UserInterface import MonitorTimeExtensions
@@ -17,16 +18,22 @@ from pyrenode3 import interface_to_class
 from pyrenode3.wrappers import Emulation, Machine
 
 from platforms.clock import NS_PER_S
-from platforms.description import BoardDescription, DescriptionError
+from platforms.description import BoardDescription, DescriptionError, Entry, Registration
 from platforms.engines.bus import PeripheralBus
-from platforms.engines.protocol import BoardModels, EngineError
-from platforms.engines.renode.peripherals import Access, BusAdapter, SpiAdapter
+from platforms.engines.protocol import BoardModels, EngineError, FaultKind
+from platforms.engines.renode.peripherals import Access, BusAdapter, SpiAdapter, UnmappedAdapter
 
 MACHINE_NAME = "otasim"
 
-# Where a load or store without a model is an error that names the address; elsewhere (RAM, flash)
-# it is the processor's own bus fault.
-_MODELLED_REGIONS = ((0x4000_0000, 0x6000_0000), (0xE000_0000, 0xE010_0000))
+# Start, end, and whether a load or store without a model is an error that names the address (the
+# peripherals) or the processor's own bus fault (RAM, flash, external memory); ARMv7-M ARM B3.1.
+_REGIONS = (
+    (0x0000_0000, 0x4000_0000, False),
+    (0x4000_0000, 0x6000_0000, True),
+    (0x6000_0000, 0xE000_0000, False),
+    (0xE000_0000, 0xE010_0000, True),
+    (0xE010_0000, 0x1_0000_0000, False),
+)
 _DEFAULT_SIZE = 0x400
 _SYSTEM_CONTROL_SIZE = 0x1000
 _CONTROLLER, _MEMORY = "IRQControllers.NVIC", "Memory.MappedMemory"
@@ -35,10 +42,20 @@ _PROCESSOR = "CPU.CortexM"
 SUPPORTED_TYPES = (_PROCESSOR, _CONTROLLER, _MEMORY, _UART, _SPI, _GPIO)
 
 _AIRCR = 0xE000_ED0C
+_SHCSR = 0xD24  # from the start of Renode's interrupt controller
 _AIRCR_KEY, _AIRCR_SYSRESETREQ = 0x05FA_0000, 1 << 2  # ARMv7-M ARM B3.2.6
+# What Renode's processor library counts: undefined instruction, the two aborts, breakpoint.
+_FAULTS = {
+    1: FaultKind.UNDEFINED_INSTRUCTION,
+    3: FaultKind.UNMAPPED_FETCH,
+    4: FaultKind.UNMAPPED_READ,
+    7: FaultKind.BREAKPOINT,
+}
 _CR1, _CR1_UE_RE = 0x0C, 1 << 13 | 1 << 2  # RM0090 30.6.4
 
-_REGISTERS = (*(f"r{number}" for number in range(13)), "sp", "lr", "pc", "xpsr")
+_REGISTERS = {f"r{number}": number for number in range(13)} | {
+    "sp": 13, "lr": 14, "pc": 15, "xpsr": 25,
+}  # fmt: skip
 
 
 class Hardware:
@@ -49,7 +66,12 @@ class Hardware:
     """
 
     def __init__(
-        self, description: BoardDescription, models: BoardModels, bus: PeripheralBus, access: Access
+        self,
+        description: BoardDescription,
+        models: BoardModels,
+        bus: PeripheralBus,
+        access: Access,
+        unmapped: Callable[[FaultKind, int], None],
     ) -> None:
         self._models = models
         self._emulation = Emulation()
@@ -61,7 +83,7 @@ class Hardware:
         wrapper = self._emulation.add_mach(MACHINE_NAME)
         self._machine = wrapper.internal
         try:
-            self._assemble(wrapper, description, bus, access)
+            self._assemble(wrapper, description, bus, access, unmapped)
         except BaseException:
             self.close()
             raise
@@ -72,6 +94,7 @@ class Hardware:
         description: BoardDescription,
         bus: PeripheralBus,
         access: Access,
+        unmapped: Callable[[FaultKind, int], None],
     ) -> None:
         try:
             wrapper.load_repl(str(description.path))
@@ -81,12 +104,10 @@ class Hardware:
             ) from error
         self._sysbus = interface_to_class(self._machine.SystemBus)
         self.processor = self._entry(description.only(_PROCESSOR).name)
+        self._controller = self._entry(description.only(_CONTROLLER).name)
         self._console = self._entry(self._models.console)
-        self._flash_base = min(
-            place.address
-            for place in description.named(self._models.flash.memory).registrations
-            if place.address
-        )
+        places = description.named(self._models.flash.memory).registrations
+        self._flash_bases = [place.address for place in places if place.address is not None]
         self._ram = [
             (entry.address(), entry.number("size"))
             for entry in description.of_type(_MEMORY)
@@ -97,14 +118,21 @@ class Hardware:
         MonitorTimeExtensions.SetGlobalAdvanceImmediately(self._emulation.internal, True)
         # What is reachable from .NET only must stay reachable from here.
         self._adapters: list[object] = []
-        for start, end in _holes(description):
-            adapter = BusAdapter(bus, start, end - start, access)
-            self._sysbus.Register(adapter, BusRangeRegistration(start, end - start))
+        for start, end, modelled in _holes(description):
+            size = end - start
+            adapter = (
+                BusAdapter(bus, start, size, access)
+                if modelled
+                else UnmappedAdapter(start, size, unmapped)
+            )
+            self._sysbus.Register(adapter, BusRangeRegistration(start, size))
+            self._machine.SetLocalName(adapter, f"otasim_{start:08x}")
             self._adapters.append(adapter)
         for chip in self._models.spi:
             adapter = SpiAdapter(chip.chip, access)
             controller = self._entry(chip.controller)
             controller.Register(adapter, NullRegistrationPoint.Instance)
+            self._machine.SetLocalName(adapter, f"otasim_{chip.controller}")
             self._entry(chip.port).Connections[chip.pin].Connect(adapter, 0)
             self._adapters.append(adapter)
 
@@ -128,6 +156,47 @@ class Hardware:
         self._sysbus.AddWatchpointHook(
             _AIRCR, SysbusAccessWidth.DoubleWord, BusAccess.Write, self._hook
         )
+
+    def fault_enabled(self, mask: int) -> bool:
+        """Whether the firmware has enabled a fault's own exception, by its bit of SHCSR."""
+        return bool(self._controller.ReadDoubleWord(_SHCSR) & mask)
+
+    def on_fault(self, act: Callable[[FaultKind], None]) -> None:
+        """Call `act` when the processor takes a fault of its own."""
+
+        def taken(index: int) -> None:
+            kind = _FAULTS.get(index)
+            if kind is not None:
+                act(kind)
+
+        self.processor.AddHookAtInterruptBegin(System.Action[System.UInt64](taken))
+
+    def pend(self, exception: int) -> None:
+        """Make an exception of the processor pending."""
+        self._controller.SetPendingIRQ(exception)
+
+    def watch_stores(self, act: Callable[[int, bytes], None] | None) -> None:
+        """Call `act` with address and data of each store to memory, or stop that.
+
+        Renode looks at every single access then, which is slow.
+        """
+        if act is None:
+            self.processor.SetHookAtMemoryAccess(None)
+            return
+        store = act
+
+        def accessed(
+            _pc: int, operation: object, _virtual: int, address: int, width: int, value: int
+        ) -> None:
+            if operation == MemoryOperation.MemoryWrite:
+                store(address, value.to_bytes(width, "little"))
+                self.processor.FlushTlb()  # or the next store to this page is not seen
+
+        self._store_hook = MemoryAccessHook(accessed)
+        self.processor.SetHookAtMemoryAccess(self._store_hook)
+        self.processor.FlushTlb()
+        # Blocks translated so far go around the hook.
+        self.processor.ClearTranslationCache()
 
     def on_alarm(self, act: Callable[[], None]) -> None:
         """Call `act` when the time set by `set_alarm` has come."""
@@ -177,6 +246,11 @@ class Hardware:
         self.processor.IsHalted = True
 
     @property
+    def exception(self) -> int:
+        """Number of the exception that the processor is in; 0 outside."""
+        return int(self.processor.GetRegisterUnsafe(_REGISTERS["xpsr"]).RawValue) & 0x1FF
+
+    @property
     def program_counter(self) -> int:
         """Where the processor is."""
         return int(self.processor.PC.RawValue)
@@ -208,7 +282,14 @@ class Hardware:
         address = ctypes.addressof(ctypes.c_char.from_buffer(cells))
         data = System.Array.CreateInstance(System.Byte, length)
         System.Runtime.InteropServices.Marshal.Copy(System.IntPtr(address), data, 0, length)
-        self._sysbus.WriteBytes(data, self._flash_base + offset)
+        self._sysbus.WriteBytes(data, self._flash_bases[0] + offset)
+
+    def flash_offset(self, address: int) -> int | None:
+        """Where in the internal flash an address is; None outside."""
+        for base in self._flash_bases:
+            if base <= address < base + len(self._models.flash.cells):
+                return address - base
+        return None
 
     def read(self, address: int, length: int) -> bytes:
         """Memory as a debugger sees it."""
@@ -220,35 +301,34 @@ class Hardware:
 
     def registers(self) -> Mapping[str, int]:
         """The processor's registers by name."""
-        names = {name.lower(): name for name in self.processor.GetRegistersNames()}
-        return {
-            name: int(self.processor.GetRegisterUnsafe(names[name]).RawValue) for name in _REGISTERS
-        }
+        get = self.processor.GetRegisterUnsafe
+        return {name: int(get(index).RawValue) for name, index in _REGISTERS.items()}
 
     def close(self) -> None:
         """Take the machine out of Renode."""
         self._emulation.clear()
 
 
-def _holes(description: BoardDescription) -> Iterator[tuple[int, int]]:
-    """The ranges of the peripheral regions that no entry of the platform file covers."""
-    taken: Sequence[tuple[int, int]] = sorted(
-        (place.address, place.address + (place.size or _size_of(entry.type)))
+def _holes(description: BoardDescription) -> Iterator[tuple[int, int, bool]]:
+    """The ranges that no entry of the platform file covers, and whether models may be there."""
+    taken = sorted(
+        (place.address, place.address + _size_of(entry, place))
         for entry in description.entries
-        if entry.type not in (_MEMORY, _PROCESSOR)
         for place in entry.registrations
         if place.address is not None
     )
-    for start, end in _MODELLED_REGIONS:
+    for start, end, modelled in _REGIONS:
         free = start
         for first, last in taken:
             if start <= first < end:
                 if first > free:
-                    yield free, first
+                    yield free, first, modelled
                 free = max(free, last)
         if free < end:
-            yield free, end
+            yield free, end, modelled
 
 
-def _size_of(type_name: str) -> int:
-    return _SYSTEM_CONTROL_SIZE if type_name == _CONTROLLER else _DEFAULT_SIZE
+def _size_of(entry: Entry, place: Registration) -> int:
+    if entry.type == _MEMORY:
+        return entry.number("size")
+    return place.size or (_SYSTEM_CONTROL_SIZE if entry.type == _CONTROLLER else _DEFAULT_SIZE)

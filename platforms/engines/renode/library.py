@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def load() -> str:
     """
     location = find()
     try:
-        with _quiet_logging():
+        with _quiet():
             importlib.import_module("pyrenode3")
         system = importlib.import_module("System")
     except SystemExit as error:  # pyrenode3 leaves like this when a folder is not what it expects
@@ -155,10 +156,12 @@ def _does_not_load(location: Location, reason: str) -> str:
 
 
 @contextmanager
-def _quiet_logging() -> Iterator[None]:
-    """Without pyrenode3's warning that a build of one's own might not work."""
+def _quiet() -> Iterator[None]:
+    """Without the warnings that a Renode or a Mono of one's own might not work."""
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(logging.NOTSET)

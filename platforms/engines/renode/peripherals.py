@@ -21,6 +21,7 @@ from Antmicro.Renode.Peripherals.SPI import ISPIPeripheral
 
 from platforms.devices.spi import SpiSlave
 from platforms.engines.bus import PeripheralBus
+from platforms.engines.protocol import FaultKind
 
 
 class Access(Protocol):
@@ -81,6 +82,38 @@ class BusAdapter(IDoubleWordPeripheral, IWordPeripheral, IBytePeripheral, IKnown
             return 0
 
         self._access(write)
+
+
+class UnmappedAdapter(
+    IDoubleWordPeripheral, IWordPeripheral, IBytePeripheral, IKnownSize, IPeripheral
+):
+    """A range of addresses where there is nothing at all: every access is a bus fault."""
+
+    __namespace__ = "Otasim"
+
+    def __init__(self, base: int, size: int, fault: Callable[[FaultKind, int], None]) -> None:
+        super().__init__()
+        self._base = base
+        self._size = size
+        self._fault = fault
+
+    @clr.clrproperty(System.Int64)
+    def Size(self) -> int:  # noqa: N802
+        """Bytes on the bus."""
+        return self._size
+
+    def _read(self, offset: int) -> int:
+        self._fault(FaultKind.UNMAPPED_READ, self._base + offset)
+        return 0
+
+    def _write(self, offset: int, _value: int) -> None:
+        self._fault(FaultKind.UNMAPPED_WRITE, self._base + offset)
+
+    ReadDoubleWord = ReadWord = ReadByte = _read
+    WriteDoubleWord = WriteWord = WriteByte = _write
+
+    def Reset(self) -> None:  # noqa: N802
+        """Nothing is nothing."""
 
 
 class SpiAdapter(ISPIPeripheral, IGPIOReceiver, IPeripheral):
