@@ -4,15 +4,18 @@ Exit codes: 0 done; 1 what was asked for failed; 2 wrong use; 3 something this m
 130 interrupted.
 """
 
+import contextlib
 import importlib
+import os
 import sys
 from typing import NoReturn
 
 import click
 
+from platforms.engines.renode import library
 from platforms.errors import OtasimError
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+EXIT_FAILED, EXIT_MISSING, EXIT_INTERRUPTED = 1, 3, 130
 
 # Name of the command -> one line for `otasim --help`. The module otasim.commands.NAME has it.
 _COMMANDS = {
@@ -57,16 +60,32 @@ def group() -> None:
 
 def main() -> NoReturn:
     """Run the command line; a user's mistake ends in one line, never in a traceback."""
+    code = _run()
+    if library.is_loaded():
+        # Renode takes seconds to leave in an orderly way, and has nothing to save.
+        with contextlib.suppress(OSError):  # nobody reads any more
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
         result = group.main(standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
+    except library.RenodeError as error:
+        click.echo(f"error: {error}", err=True)
+        return EXIT_MISSING
     except OtasimError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_FAILED)
-    sys.exit(result if isinstance(result, int) else 0)
+        return EXIT_FAILED
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else EXIT_FAILED
+    return result if isinstance(result, int) else 0

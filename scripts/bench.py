@@ -90,6 +90,7 @@ def run_to_ready() -> float:
         ready = Path(folder) / "ready"
         started = time.perf_counter()
         command = [sys.executable, "-m", "otasim", "run", "--ready-file", str(ready)]
+        command += ["--engine", "embedded"]
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:

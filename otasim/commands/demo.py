@@ -10,7 +10,7 @@ from rich.console import Console
 
 from otasim.board import Board
 from otasim.bundle_server import BundleServer
-from otasim.engines import EMBEDDED, ENGINES
+from otasim.engines import AUTO, ENGINES, choose_engine
 from otasim.stories import STORIES, Story, describe_event, play
 from platforms.clock import NS_PER_S
 from platforms.trace import Detail, TraceEvent
@@ -48,7 +48,7 @@ class _Told:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the story.")
 @click.option(
-    "--engine", type=click.Choice(ENGINES), default=EMBEDDED, show_default=True,
+    "--engine", type=click.Choice((AUTO, *ENGINES)), default=AUTO, show_default=True,
     help="What runs the processor.",
 )  # fmt: skip
 def demo(as_json: bool, engine: str) -> None:
@@ -58,6 +58,8 @@ def demo(as_json: bool, engine: str) -> None:
     all stories ended as they are told.
     """
     console = Console(file=sys.stderr if as_json else sys.stdout, quiet=as_json, highlight=False)
+    engine = choose_engine(engine)
+    console.print(f"engine: {engine}", markup=False)
     with BundleServer() as server:
         told = [_tell(story, server, engine, console) for story in STORIES]
     ok = all(story.ok for story in told)

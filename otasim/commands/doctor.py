@@ -1,7 +1,6 @@
 """`otasim doctor`: what is there, and how to get what is not."""
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import shutil
@@ -13,11 +12,12 @@ import click
 
 from otasim.board import Board
 from otasim.engines import EMBEDDED
+from platforms.engines.renode import library
 from platforms.errors import OtasimError
 
 EXIT_ENVIRONMENT = 3
-_RENODE_VARIABLES = ("PYRENODE_PKG", "PYRENODE_BUILD_DIR", "PYRENODE_BIN")
 _PATIENCE_S = 20
+_RENODE_PATIENCE_S = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Finding:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(as_json: bool) -> None:
     """Say what is there (engines, mos, cross compiler) and how to get what is not."""
-    findings = [_python(), _embedded_engine(), _renode(), _mos(), _cross_compiler()]
+    findings = [_python(), _embedded_engine(), *_renode(), _mos(), _cross_compiler()]
     ok = all(finding.ok for finding in findings if finding.needed)
     if as_json:
         click.echo(json.dumps({"ok": ok, "findings": [asdict(item) for item in findings]}))
@@ -74,15 +74,36 @@ def _embedded_engine() -> Finding:
     return Finding("engine embedded", ok=works, needed=True, text=text)
 
 
-def _renode() -> Finding:
-    found = [f"{name}={os.environ[name]}" for name in _RENODE_VARIABLES if os.environ.get(name)]
-    if importlib.util.find_spec("pyrenode3") is not None:
-        found.append("package pyrenode3")
-    if found:
-        text = f"found ({', '.join(found)}), but this version of otasim does not run on it yet"
-    else:
-        text = "Renode is not found (no PYRENODE_* variable, no pyrenode3); nothing needs it yet"
-    return Finding("engine renode", ok=False, needed=False, text=text)
+def _renode() -> list[Finding]:
+    """Each step in turn; the first that fails says how to mend it."""
+    try:
+        location = library.find()
+    except library.RenodeNotFoundError as error:
+        return [Finding("engine renode", ok=False, needed=False, text=str(error))]
+    found = Finding(
+        "Renode",
+        ok=True,
+        needed=False,
+        text=f"{location.path} ({location.found_by}, runtime {location.runtime})",
+    )
+    try:
+        # In a process of its own: what goes wrong in there may take the process with it.
+        done = subprocess.run(
+            [sys.executable, "-m", "otasim.renode_check"],
+            capture_output=True,
+            text=True,
+            timeout=_RENODE_PATIENCE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        text = f"it does not start within {_RENODE_PATIENCE_S} s; check that Renode itself runs"
+        return [found, Finding("engine renode", ok=False, needed=False, text=text)]
+    lines = done.stdout.strip().splitlines()
+    if done.returncode == 0:
+        return [found, Finding("engine renode", ok=True, needed=False, text=", ".join(lines))]
+    reason = lines[-1] if lines else done.stderr.strip().splitlines()[-1:]
+    text = f"{reason or 'it dies without a word'} (exit code {done.returncode})"
+    return [found, Finding("engine renode", ok=False, needed=False, text=text)]
 
 
 def _mos() -> Finding:

@@ -13,7 +13,7 @@ import click
 
 from otasim.board import DEFAULT_IMAGE, Board
 from otasim.device import DeviceSettings
-from otasim.engines import EMBEDDED, ENGINES
+from otasim.engines import AUTO, ENGINES, choose_engine
 from otasim.pacing import Input, Pacer
 from platforms.clock import NS_PER_S
 from platforms.errors import OtasimError
@@ -54,7 +54,7 @@ class _Stop(Exception):  # noqa: N818 - it is control flow, not an error
     "or the name of a sample.",
 )  # fmt: skip
 @click.option(
-    "--engine", type=click.Choice(ENGINES), default=EMBEDDED, show_default=True,
+    "--engine", type=click.Choice((AUTO, *ENGINES)), default=AUTO, show_default=True,
     help="What runs the processor.",
 )  # fmt: skip
 @click.option("--loader", metavar="MODULE:CLASS", help="Your own boot loader.")
@@ -100,6 +100,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
     Its console is this terminal, and the serial port that is named at the start.
     """
+    engine = choose_engine(engine)
     stopping = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

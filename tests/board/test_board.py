@@ -2,8 +2,9 @@
 
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
@@ -25,9 +26,18 @@ def server() -> Iterator[BundleServer]:
         yield bundles
 
 
+NewBoard = Callable[..., Board]
+
+
 @pytest.fixture
-def board() -> Iterator[Board]:
-    with Board() as made:
+def new_board(engine: str) -> NewBoard:
+    """Makes boards on each engine in turn."""
+    return partial(Board, engine=engine)
+
+
+@pytest.fixture
+def board(new_board: NewBoard) -> Iterator[Board]:
+    with new_board() as made:
         made.run(0.5)
         yield made
 
@@ -39,17 +49,17 @@ def boot_state(board: Board) -> tuple[object, object, object]:
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
-def test_each_story_ends_as_told(story: Story, server: BundleServer) -> None:
-    with Board() as board:
+def test_each_story_ends_as_told(new_board: NewBoard, story: Story, server: BundleServer) -> None:
+    with new_board() as board:
         outcome = play(story, board, server.publish_sample)
         assert outcome.ok, f"{outcome.problem}\n{board.console}"
 
 
-def test_a_run_is_repeatable_to_the_byte(server: BundleServer) -> None:
+def test_a_run_is_repeatable_to_the_byte(new_board: NewBoard, server: BundleServer) -> None:
     url = server.publish_sample("hang-2.1")
 
     def history() -> tuple[str, bytes, list[object]]:
-        with Board() as board:
+        with new_board() as board:
             board.run(0.5)
             board.call("OTA.Update", {"url": url, "commit_timeout": 60})
             board.run(20)
@@ -83,8 +93,8 @@ def test_every_bad_update_is_rolled_back(
     assert boot_state(board)[:2] == (0, True)
 
 
-def test_firmware_that_hangs_answers_no_call() -> None:
-    with Board("hang-2.1") as board:
+def test_firmware_that_hangs_answers_no_call(new_board: NewBoard) -> None:
+    with new_board("hang-2.1") as board:
         board.run(4)
         with pytest.raises(RpcTimeoutError):
             board.call("RPC.Ping", timeout_s=3)
@@ -108,10 +118,12 @@ def test_an_update_without_timeout_commits_itself(server: BundleServer, board: B
     assert (board.version, boot_state(board)) == ("3.0", (0, True, -1))
 
 
-def test_a_power_cut_at_any_moment_of_an_update_bricks_nothing(server: BundleServer) -> None:
+def test_a_power_cut_at_any_moment_of_an_update_bricks_nothing(
+    new_board: NewBoard, server: BundleServer
+) -> None:
     url = server.publish_sample("sample-2.0")
     for tenths in range(12):
-        with Board() as board:
+        with new_board() as board:
             board.run(0.5)
             cut_ns = board.machine.clock.now_ns + 20_000_000 + tenths * 83_333_333
             board.machine.clock.call_at(
@@ -225,14 +237,14 @@ class _Stalling(BaseRequestHandler):
         self.over.wait(30)
 
 
-def test_a_server_that_stalls_stops_nothing_and_times_out() -> None:
+def test_a_server_that_stalls_stops_nothing_and_times_out(new_board: NewBoard) -> None:
     class Server(ThreadingTCPServer):
         daemon_threads = True
 
     _Stalling.over.clear()
     with Server(("127.0.0.1", 0), _Stalling) as stalling:
         Thread(target=stalling.serve_forever, daemon=True).start()
-        with Board(settings=DeviceSettings(update_timeout_s=2)) as board:
+        with new_board(settings=DeviceSettings(update_timeout_s=2)) as board:
             board.run(0.5)
             url = f"http://127.0.0.1:{stalling.server_address[1]}/fw.zip"
             with pytest.raises(RpcTimeoutError):
@@ -295,8 +307,10 @@ def test_ram_does_not_survive_a_power_cut_and_survives_a_reset(board: Board) -> 
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["better", "as the original"])
-def test_a_bad_image_is_an_endless_loop_only_when_asked_for(strict: bool) -> None:
-    with Board(
+def test_a_bad_image_is_an_endless_loop_only_when_asked_for(
+    new_board: NewBoard, strict: bool
+) -> None:
+    with new_board(
         factory_image="sample-1.0", settings=DeviceSettings(strict_original=strict)
     ) as board:
         board.run(0.5)
@@ -311,38 +325,42 @@ def test_a_bad_image_is_an_endless_loop_only_when_asked_for(strict: bool) -> Non
             assert "falling back to the factory image in slot 3" in board.console
 
 
-def test_the_service_can_be_polled_for_firmware_that_feeds_no_watchdog() -> None:
-    with Board("no-main-loop-2.3", settings=DeviceSettings(service_poll_ms=20)) as board:
+def test_the_service_can_be_polled_for_firmware_that_feeds_no_watchdog(new_board: NewBoard) -> None:
+    with new_board("no-main-loop-2.3", settings=DeviceSettings(service_poll_ms=20)) as board:
         board.run(1)
         assert board.call("RPC.Ping") == {"channel_info": "UART2"}
 
 
-def test_state_survives_in_its_directory(tmp_path: Path, server: BundleServer) -> None:
-    with Board(state_directory=tmp_path / "board") as board:
+def test_state_survives_in_its_directory(
+    new_board: NewBoard, tmp_path: Path, server: BundleServer
+) -> None:
+    with new_board(state_directory=tmp_path / "board") as board:
         board.run(0.5)
         board.call("OTA.Update", {"url": server.publish_sample("sample-2.0")})
         board.run(2)
         with pytest.raises(StateDirectoryError, match="another otasim"):
-            Board(state_directory=tmp_path / "board")
-    with Board(state_directory=tmp_path / "board") as board:
+            new_board(state_directory=tmp_path / "board")
+    with new_board(state_directory=tmp_path / "board") as board:
         board.run(1)
         assert board.version == "2.0"
 
 
-def test_a_state_directory_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_state_directory_of_something_else_is_refused(
+    new_board: NewBoard, tmp_path: Path
+) -> None:
     (tmp_path / "nor.bin").write_bytes(b"short")
     with pytest.raises(StateDirectoryError, match="expected"):
-        Board(state_directory=tmp_path)
+        new_board(state_directory=tmp_path)
 
 
 @pytest.mark.parametrize("image", ["/nowhere/fw.hex", "no-such-sample"])
-def test_an_image_that_is_not_there_is_an_error(image: str) -> None:
+def test_an_image_that_is_not_there_is_an_error(new_board: NewBoard, image: str) -> None:
     with pytest.raises(OtasimError, match=r"nowhere|no-such-sample"):
-        Board(image)
+        new_board(image)
 
 
-def test_the_readmes_own_loader_example_works() -> None:
-    with Board(loader="tests.board.own_loader:FirstSlotLoader") as board:
+def test_the_readmes_own_loader_example_works(new_board: NewBoard) -> None:
+    with new_board(loader="tests.board.own_loader:FirstSlotLoader") as board:
         board.run(1)
         assert "ready" in board.console
 

@@ -39,7 +39,7 @@ def state_directory(tmp_path: Path) -> Path:
 
 
 def test_demo_prints_one_json_object() -> None:
-    done = otasim("demo", "--json")
+    done = otasim("demo", "--json", "--engine", "embedded")
     told = json.loads(done.stdout)
     assert (done.returncode, told["ok"], told["engine"]) == (0, True, "embedded")
     assert len(told["stories"]) == 4
@@ -49,7 +49,7 @@ def test_demo_prints_one_json_object() -> None:
 
 
 def test_demo_tells_its_stories() -> None:
-    done = otasim("demo")
+    done = otasim("demo", "--engine", "embedded")
     assert done.returncode == 0
     assert "4 of 4 stories ended as told" in done.stdout
     assert "rollback-uncommitted" in done.stdout

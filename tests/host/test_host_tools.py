@@ -26,14 +26,14 @@ CALL_S = 60
 class RunningBoard:
     """An `otasim run` process."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, engine: str, folder: Path, *options: str) -> None:
         self.link = folder / "board"
         ready = folder / "ready.json"
         self.output = folder / "output.txt"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "otasim", "run", "--speed", "4",
+                    sys.executable, "-m", "otasim", "run", "--engine", engine, "--speed", "4",
                     "--serial-link", str(self.link), "--ready-file", str(ready), *options,
                 ],
                 stdin=subprocess.DEVNULL,
@@ -68,8 +68,8 @@ class RunningBoard:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[RunningBoard]:
-    board = RunningBoard(tmp_path)
+def running(engine: str, tmp_path: Path) -> Iterator[RunningBoard]:
+    board = RunningBoard(engine, tmp_path)
     yield board
     if board.process.poll() is None:
         board.process.kill()
@@ -174,10 +174,12 @@ def test_the_real_mos_drives_a_board(running: RunningBoard, server: BundleServer
     drive(running, mos_caller(running.link), server)
 
 
-def test_the_ready_file_names_what_is_there_and_ctrl_c_ends_cleanly(running: RunningBoard) -> None:
+def test_the_ready_file_names_what_is_there_and_ctrl_c_ends_cleanly(
+    engine: str, running: RunningBoard
+) -> None:
     assert running.ready == {
         "pid": running.process.pid,
-        "engine": "embedded",
+        "engine": engine,
         "serial": str(running.link),
     }
     output = running.stop()
@@ -187,17 +189,15 @@ def test_the_ready_file_names_what_is_there_and_ctrl_c_ends_cleanly(running: Run
     assert not running.link.is_symlink()
 
 
-def test_a_killed_board_has_lost_nothing_it_acknowledged(
-    tmp_path: Path,
-) -> None:
+def test_a_killed_board_has_lost_nothing_it_acknowledged(engine: str, tmp_path: Path) -> None:
     options = ("--state", str(tmp_path / "state"))
-    board = RunningBoard(tmp_path, *options)
+    board = RunningBoard(engine, tmp_path, *options)
     call = client_caller(board.link, Framing.LINES)
     call("OTA.CreateSnapshot", {"set_as_revert": True})
     board.process.kill()
     board.process.wait()
     (tmp_path / "ready.json").unlink()
-    board = RunningBoard(tmp_path, *options)
+    board = RunningBoard(engine, tmp_path, *options)
     # The snapshot was never committed, so the loader has gone back to it.
     answer = client_caller(board.link, Framing.LINES)("OTA.GetBootState")
     assert isinstance(answer, dict)

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -139,6 +140,11 @@ def load() -> str:
     version = next((str(name.Version) for name in names if name.Name == "Renode"), "unknown")
     check_version(version)
     return version
+
+
+def is_loaded() -> bool:
+    """Whether Renode is in this process already."""
+    return "pyrenode3" in sys.modules
 
 
 def check_version(text: str) -> None:
