@@ -16,6 +16,7 @@ from otasim.device import DeviceSettings
 from otasim.engines import AUTO, ENGINES, choose_engine
 from otasim.pacing import Input, Pacer
 from platforms.clock import NS_PER_S
+from platforms.engines.protocol import DebugTools
 from platforms.errors import OtasimError
 from rpc_shim.framing import ConsoleInput, LineDemultiplexer
 from rpc_shim.links.pty import PtyLink
@@ -85,6 +86,18 @@ class _Stop(Exception):  # noqa: N818 - it is control flow, not an error
     "--ready-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Write a JSON object with pid, engine and serial here when the board can be talked to.",
 )  # fmt: skip
+@click.option(
+    "--monitor", type=click.IntRange(1, 65535), metavar="PORT",
+    help="Open Renode's monitor on a TCP port (telnet).",
+)  # fmt: skip
+@click.option(
+    "--gdb", type=click.IntRange(1, 65535), metavar="PORT",
+    help="Start Renode's GDB server on a TCP port.",
+)  # fmt: skip
+@click.option(
+    "--renode-log", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Write Renode's log here.",
+)  # fmt: skip
 def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     image: str,
     engine: str,
@@ -95,6 +108,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     serial_link: Path | None,
     speed: float | str,
     ready_file: Path | None,
+    monitor: int | None,
+    gdb: int | None,
+    renode_log: Path | None,
 ) -> None:
     """Keep a board running for host tools until Ctrl-C.
 
@@ -106,6 +122,10 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     def stop(_signal: int, _frame: FrameType | None) -> None:
         nonlocal stopping
         stopping = True
+
+    def check_stop() -> None:
+        if stopping:
+            raise _Stop
 
     with ExitStack() as cleanup:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -121,6 +141,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
                 ),
             )
         )
+        _open_tools(board, monitor, gdb, renode_log, check_stop)
         link = cleanup.enter_context(PtyLink(serial_link))
         terminal = _Terminal(board)
         board.outputs += [link.write, terminal.show]
@@ -131,8 +152,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
         def look_outside() -> None:
             link.flush()
             terminal.flush()
-            if stopping:
-                raise _Stop
+            check_stop()
 
         pacer = Pacer(
             board.machine.clock, None if isinstance(speed, str) else speed, inputs, look_outside
@@ -151,6 +171,30 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
         except _Stop:
             terminal.flush()
             click.echo("\notasim: stopped", err=True)
+
+
+def _open_tools(
+    board: Board,
+    monitor: int | None,
+    gdb: int | None,
+    log: Path | None,
+    attention: Callable[[], None],
+) -> None:
+    engine = board.machine.engine
+    if monitor is None and gdb is None and log is None:
+        return
+    if not isinstance(engine, DebugTools):
+        raise click.UsageError(
+            f"--monitor, --gdb and --renode-log are Renode's, and this board runs on the "
+            f"{engine.name} engine: add --engine renode"
+        )
+    engine.attention = attention
+    if log is not None:
+        engine.log_to(log)
+    if monitor is not None:
+        engine.open_monitor(monitor)
+    if gdb is not None:
+        engine.start_gdb_server(gdb)
 
 
 class _Terminal:

@@ -7,7 +7,8 @@ platform file describes. Everything above it speaks this protocol and never asks
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from platforms.clock import Clock
 from platforms.devices.peripheral import BusPeripheral
@@ -195,4 +196,28 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back what the engine holds; it is not used afterwards."""
+        ...
+
+
+@runtime_checkable
+class DebugTools(Protocol):
+    """What an engine offers besides, when it has a monitor and a debugger of its own.
+
+    Attributes:
+        attention: called several times a second while a debugger holds the board; what it raises
+            comes out of `run_until`.
+    """
+
+    attention: Callable[[], None]
+
+    def open_monitor(self, port: int) -> None:
+        """Let people talk to the engine's monitor on a TCP port."""
+        ...
+
+    def start_gdb_server(self, port: int) -> None:
+        """Let a debugger attach on a TCP port."""
+        ...
+
+    def log_to(self, path: Path) -> None:
+        """Write the engine's own log to a file."""
         ...

@@ -136,7 +136,13 @@ def test_a_bundle_in_the_devices_layout_is_taken_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nope"], ["bundle", "check", "/nowhere.zip"], ["state", "/nowhere"], ["run", "--speed", "0"]],
+    [
+        ["nope"],
+        ["bundle", "check", "/nowhere.zip"],
+        ["state", "/nowhere"],
+        ["run", "--speed", "0"],
+        ["run", "--engine", "embedded", "--gdb", "3333"],
+    ],
 )
 def test_wrong_use_exits_with_2(arguments: list[str]) -> None:
     assert otasim(*arguments).returncode == 2

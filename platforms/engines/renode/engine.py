@@ -7,6 +7,7 @@ the processor is halted at once, and what is left of Renode's run is no time of 
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from platforms.clock import NS_PER_MS, NS_PER_US, Clock
 from platforms.description import BoardDescription
@@ -52,6 +53,7 @@ class RenodeEngine:
         self.clock = clock
         self._events = events
         self._flash = models.flash
+        self.attention: Callable[[], None] = lambda: None
         self._origin_ns = 0  # the board's time when Renode's was 0
         self._released = False
         self._in_run = False
@@ -154,6 +156,20 @@ class RenodeEngine:
         """Take the board out of Renode."""
         self._hardware.close()
 
+    # -- tools ------------------------------------------------------------------------------------
+
+    def open_monitor(self, port: int) -> None:
+        """Open Renode's monitor on a TCP port."""
+        self._hardware.open_monitor(port)
+
+    def start_gdb_server(self, port: int) -> None:
+        """Start Renode's GDB server on a TCP port."""
+        self._hardware.start_gdb_server(port)
+
+    def log_to(self, path: Path) -> None:
+        """Write Renode's log to a file."""
+        self._hardware.log_to(path)
+
     # -- runs -------------------------------------------------------------------------------------
 
     def _run(self, until_ns: int) -> None:
@@ -162,7 +178,7 @@ class RenodeEngine:
         self._set_alarm()
         self._in_run = True
         try:
-            self._hardware.run_for(max(NS_PER_US, until_ns - self.clock.now_ns))
+            self._hardware.run_for(max(NS_PER_US, until_ns - self.clock.now_ns), self.attention)
         finally:
             self._in_run = False
         if self._reset_due:

@@ -3,6 +3,8 @@
 import ctypes
 import random
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import System
@@ -21,9 +23,11 @@ from platforms.clock import NS_PER_S
 from platforms.description import BoardDescription, DescriptionError, Entry, Registration
 from platforms.engines.bus import PeripheralBus
 from platforms.engines.protocol import BoardModels, EngineError, FaultKind
+from platforms.engines.renode import tools
 from platforms.engines.renode.peripherals import Access, BusAdapter, SpiAdapter, UnmappedAdapter
 
 MACHINE_NAME = "otasim"
+_ATTENTION_S = 0.25
 
 # Start, end, and whether a load or store without a model is an error that names the address (the
 # peripherals) or the processor's own bus fault (RAM, flash, external memory); ARMv7-M ARM B3.1.
@@ -74,6 +78,7 @@ class Hardware:
         unmapped: Callable[[FaultKind, int], None],
     ) -> None:
         self._models = models
+        self._debugged: ThreadPoolExecutor | None = None
         self._emulation = Emulation()
         if list(self._emulation.internal.Names):
             raise EngineError(
@@ -223,11 +228,39 @@ class Hardware:
         """Count the instructions executed so far; only on the processor's thread."""
         self.processor.SyncTime()
 
-    def run_for(self, duration_ns: int) -> None:
-        """Let the machine run for so long."""
+    def run_for(self, duration_ns: int, attention: Callable[[], None]) -> None:
+        """Let the machine run for so long; `attention` is called now and then if it takes long."""
         duration = TimeInterval.FromNanoseconds(duration_ns)
         self._time_source.Quantum = duration
+        if self._debugged is None:
+            self._run_renode(duration)
+            return
+        # A debugger may hold the processor for as long as it likes: the run is waited for, from a
+        # thread that can still be told to end.
+        run = self._debugged.submit(self._run_renode, duration)
+        while True:
+            try:
+                run.result(_ATTENTION_S)
+            except TimeoutError:
+                attention()
+            else:
+                return
+
+    def _run_renode(self, duration: TimeInterval) -> None:
         self._emulation.internal.RunFor(duration)
+
+    def open_monitor(self, port: int) -> None:
+        """Open Renode's monitor on a TCP port."""
+        tools.open_monitor(MACHINE_NAME, port)
+
+    def start_gdb_server(self, port: int) -> None:
+        """Start Renode's GDB server on a TCP port."""
+        tools.start_gdb_server(self._machine, port)
+        self._debugged = ThreadPoolExecutor(1, "otasim: Renode")
+
+    def log_to(self, path: Path) -> None:
+        """Write Renode's log to a file."""
+        tools.log_to(self._machine, path)
 
     def pass_time(self, duration_ns: int) -> None:
         """Move the machine's timers on, SysTick among them, while its processor does nothing."""
