@@ -22,10 +22,11 @@ from bootloader_model.loader import LoaderSettings, MosLoader
 from bootloader_model.protocol import Loader
 from bootloader_model.provisioning import provision
 from otasim.device import DeviceSettings, DeviceSoftware, read_boot_state
-from otasim.engines import EMBEDDED, engine_factory
+from otasim.engines import EMBEDDED, choose_engine, engine_factory
 from otasim.network import open_url
 from platforms import storage
 from platforms.clock import NS_PER_MS, NS_PER_S, Clock
+from platforms.description import BOARD_FILE
 from platforms.devices.reset_cause import ResetCause
 from platforms.devices.torn import TornShape
 from platforms.drivers.internal_flash import InternalFlashDriver
@@ -90,7 +91,8 @@ class Board:
             for 0x08010000.
         factory_image: the same for slot 3; None leaves that slot empty.
         loader: the boot loader, or where to find it (`package.module:Class`).
-        engine: what runs the processor.
+        engine: what runs the processor: `embedded`, `renode`, or `auto` for Renode where it is.
+        platform: the platform file (.repl) that describes the board's hardware.
         state_directory: where to keep the flash contents; None keeps them in memory. A directory
             that holds a board already is used as it is, `image` and `factory_image` unused.
         settings: the device's name and limits.
@@ -110,11 +112,12 @@ class Board:
         factory_image: str | Path | bytes | None = None,
         loader: Loader | str | None = None,
         engine: str = EMBEDDED,
+        platform: Path = BOARD_FILE,
         state_directory: Path | None = None,
         settings: DeviceSettings | None = None,
     ) -> None:
-        self.engine = engine
-        factory = engine_factory(engine)
+        self.engine = choose_engine(engine)
+        factory = engine_factory(self.engine, platform)
         settings = settings or DeviceSettings()
         boot_loader = _find_loader(loader, settings)
         with ExitStack() as cleanup:

@@ -1,6 +1,8 @@
 """Which engines there are, by the names users give them."""
 
-from platforms.description import load_description
+from pathlib import Path
+
+from platforms.description import BOARD_FILE, load_description
 from platforms.engines.embedded.engine import EmbeddedEngine
 from platforms.engines.renode import library
 from platforms.errors import InvalidArgumentError
@@ -29,20 +31,22 @@ def choose_engine(name: str) -> str:
     return EMBEDDED if missing_engine(RENODE) else RENODE
 
 
-def engine_factory(name: str) -> EngineFactory:
-    """What makes the engine called `name`.
+def engine_factory(name: str, platform: Path = BOARD_FILE) -> EngineFactory:
+    """What makes the engine called `name` for the board that the file `platform` describes.
 
     Raises:
+        DescriptionError: the platform file is missing, or outside what `platforms/description.py`
+            documents.
         InvalidArgumentError: there is none of that name.
         RenodeError: Renode is asked for, and is missing, too old or does not load.
     """
     if name == EMBEDDED:
-        description = load_description()
+        description = load_description(platform)
         return lambda models, clock, events: EmbeddedEngine(description, models, clock, events)
     if name == RENODE:
         library.load()
         from platforms.engines.renode.engine import RenodeEngine  # noqa: PLC0415 - needs Renode
 
-        description = load_description()
+        description = load_description(platform)
         return lambda models, clock, events: RenodeEngine(description, models, clock, events)
     raise InvalidArgumentError(f"there is no engine {name!r}: choose one of {', '.join(ENGINES)}")

@@ -16,6 +16,7 @@ from otasim.device import DeviceSettings
 from otasim.engines import AUTO, ENGINES, choose_engine
 from otasim.pacing import Input, Pacer
 from platforms.clock import NS_PER_S
+from platforms.description import BOARD_FILE
 from platforms.engines.protocol import DebugTools
 from platforms.errors import OtasimError
 from rpc_shim.framing import ConsoleInput, LineDemultiplexer
@@ -57,6 +58,10 @@ class _Stop(Exception):  # noqa: N818 - it is control flow, not an error
 @click.option(
     "--engine", type=click.Choice((AUTO, *ENGINES)), default=AUTO, show_default=True,
     help="What runs the processor.",
+)  # fmt: skip
+@click.option(
+    "--platform", type=click.Path(path_type=Path), default=BOARD_FILE, metavar="FILE",
+    help="The .repl file that describes the board; without it the STM32F405 of this project.",
 )  # fmt: skip
 @click.option("--loader", metavar="MODULE:CLASS", help="Your own boot loader.")
 @click.option(
@@ -101,6 +106,7 @@ class _Stop(Exception):  # noqa: N818 - it is control flow, not an error
 def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     image: str,
     engine: str,
+    platform: Path,
     loader: str | None,
     poll_service: int | None,
     strict_original: bool,
@@ -134,6 +140,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
             Board(
                 image,
                 engine=engine,
+                platform=platform,
                 loader=loader,
                 state_directory=state_directory,
                 settings=DeviceSettings(

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from otasim.engines import EMBEDDED, engine_factory
 from platforms.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
+from platforms.description import BOARD_FILE, DescriptionError
 from platforms.devices.peripheral import UnsupportedHardwareError
 from platforms.devices.reset_cause import ResetCause
 from platforms.engines.protocol import EngineEvents, FaultKind, ProcessorFault
@@ -24,14 +26,20 @@ BARRIERS = b"\xbf\xf3\x4f\x8f\xbf\xf3\x6f\x8f"  # dsb; isb
 class Bench:
     """An engine with a vector table, and code at CODE."""
 
-    def __init__(self, engine: str, code: bytes, handlers: dict[int, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        engine: str,
+        code: bytes,
+        handlers: dict[int, bytes] | None = None,
+        platform: Path = BOARD_FILE,
+    ) -> None:
         self.clock = Clock()
         storage = in_memory()
         self.models: Models = make_models(self.clock, storage)
         self.output = bytearray()
         self.resets: list[ResetCause] = []
         self.faults: list[ProcessorFault] = []
-        self.engine = engine_factory(engine)(
+        self.engine = engine_factory(engine, platform)(
             self.models.wiring(),
             self.clock,
             EngineEvents(self.output.extend, self._note_reset, self.faults.append),
@@ -70,9 +78,11 @@ MakeBench = Callable[..., Bench]
 def make_bench(engine: str) -> Iterator[MakeBench]:
     with ExitStack() as cleanup:
 
-        def make(code: bytes, handlers: dict[int, bytes] | None = None) -> Bench:
+        def make(
+            code: bytes, handlers: dict[int, bytes] | None = None, platform: Path = BOARD_FILE
+        ) -> Bench:
             cleanup.close()
-            bench = Bench(engine, code, handlers)
+            bench = Bench(engine, code, handlers, platform)
             cleanup.callback(bench.engine.close)
             return bench
 
@@ -267,3 +277,81 @@ def test_two_runs_are_equal_to_the_nanosecond(make_bench: MakeBench) -> None:
         return bench.clock.now_ns, bench.word(RAM), bench.engine.registers()["r2"]
 
     assert history() == history()
+
+
+def test_an_error_in_a_model_comes_out_of_the_run_and_the_next_run_goes_on(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(load_constant(0, 0x4000_300C) + b"\x01\x68" + SELF)  # IWDG_SR
+
+    def fail(_offset: int, _width: int) -> int:
+        raise RuntimeError("this model is broken")
+
+    monkeypatch.setattr(bench.models.watchdog, "read", fail)
+    with pytest.raises(RuntimeError, match="this model is broken") as caught:
+        bench.run(NS_PER_MS)
+    assert "fail" in [entry.name for entry in caught.traceback]
+    monkeypatch.undo()
+    bench.engine.reset()
+    bench.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE | 1)
+    bench.run(NS_PER_MS)
+    assert bench.engine.registers()["r1"] == 0
+
+
+def test_an_event_stops_the_processor_at_its_own_time(make_bench: MakeBench) -> None:
+    bench = make_bench(b"\x01\x31\xfd\xe7")  # adds r1, #1; b back
+    bench.clock.call_at(3 * NS_PER_MS + NS_PER_US, bench.engine.stop)
+    bench.run(NS_PER_S)
+    assert bench.clock.now_ns == pytest.approx(3 * NS_PER_MS + NS_PER_US, abs=NS_PER_US)
+    # Two instructions a turn at 16 a microsecond.
+    assert bench.engine.registers()["r1"] == pytest.approx(8 * 3001, abs=8)
+
+
+MORE_MEMORY = """
+sram2: Memory.MappedMemory @ sysbus 0x20030000
+    size: 0x1000
+"""
+
+
+def test_memory_added_to_the_platform_file_is_there(make_bench: MakeBench, tmp_path: Path) -> None:
+    platform = tmp_path / "board.repl"
+    platform.write_text(BOARD_FILE.read_text(encoding="utf-8") + MORE_MEMORY, encoding="utf-8")
+    bench = make_bench(store(0xCAFE_F00D, 0x2003_0000) + SELF, None, platform)
+    bench.run(NS_PER_MS)
+    assert bench.word(0x2003_0000) == 0xCAFE_F00D
+
+
+def test_a_peripheral_moved_in_the_platform_file_is_at_its_new_place(
+    make_bench: MakeBench, tmp_path: Path
+) -> None:
+    platform = tmp_path / "board.repl"
+    text = BOARD_FILE.read_text(encoding="utf-8").replace("<0x40004400", "<0x40004800")
+    platform.write_text(text, encoding="utf-8")
+    enable = store(0x2008, 0x4000_480C)  # UE, TE
+    bench = make_bench(enable + store(ord("!"), 0x4000_4804) + SELF, None, platform)
+    bench.run(NS_PER_MS)
+    assert bench.output == b"!"
+
+
+@pytest.mark.parametrize(
+    ("addition", "named"),
+    [
+        ("x: Timers.STM32_Timer @ sysbus 0x40000000", "Timers.STM32_Timer"),
+        ("x: Memory.MappedMemory @ sysbus 0x20010000\n    size: 0x1000", "overlaps sram"),
+        ("x: UART.STM32_UART @ sysbus 0x40003000", "overlaps IWDG"),
+        ("x: UART.STM32_UART @ sysbus 0x40004800\n    -> nvic@200", "interrupt line 200"),
+        ("x: Memory.MappedMemory @ sysbus 0x40024000\n    size: 0x1000", "for peripherals only"),
+        ("x: Memory.MappedMemory @ sysbus 0x60000000\n    size: 100", "bounds"),
+    ],
+    ids=["type", "memory", "peripheral", "interrupt", "region", "size"],
+)
+def test_a_wrong_platform_file_is_an_error_with_file_line_and_entry(
+    make_bench: MakeBench, tmp_path: Path, addition: str, named: str
+) -> None:
+    platform = tmp_path / "board.repl"
+    text = BOARD_FILE.read_text(encoding="utf-8")
+    platform.write_text(f"{text}\n\n{addition}\n", encoding="utf-8")
+    with pytest.raises(DescriptionError, match=named) as caught:
+        make_bench(SELF, None, platform)
+    assert (caught.value.path, caught.value.entry) == (platform, "x")
+    assert caught.value.line > text.count("\n")

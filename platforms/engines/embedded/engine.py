@@ -42,6 +42,7 @@ from platforms.engines.embedded.exceptions import (
     ExceptionUnit,
     decode_return,
 )
+from platforms.engines.entries import PERIPHERAL_REGION, PRIVATE_REGION
 from platforms.engines.protocol import (
     BoardModels,
     BusModel,
@@ -55,8 +56,6 @@ SLICE_INSTRUCTIONS = 16_000
 MASKED_SLICE_INSTRUCTIONS = 256  # while an interrupt waits for the firmware to unmask it
 CUT_SLICE_INSTRUCTIONS = 16  # what a slice that ended early is charged
 
-PERIPHERAL_REGION = (0x4000_0000, 0x2000_0000)
-PRIVATE_REGION = (0xE000_0000, 0x0010_0000)
 SYSTEM_CONTROL_SPACE = 0xE000_E000
 DATA_WATCHPOINT_UNIT = 0xE000_1000
 
@@ -153,8 +152,8 @@ class EmbeddedEngine:
     # -- construction -----------------------------------------------------------------------------
 
     def _map_memory(self) -> None:
-        for base, size in (PERIPHERAL_REGION, PRIVATE_REGION):
-            self._processor.map_bus(base, size, self._reader(base), self._writer(base))
+        for base, end in (PERIPHERAL_REGION, PRIVATE_REGION):
+            self._processor.map_bus(base, end - base, self._reader(base), self._writer(base))
         self._code_regions = [
             (address, address + len(memory.cells), memory.cells)
             for memory in self._board.memories

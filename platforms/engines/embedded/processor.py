@@ -141,7 +141,13 @@ class Processor:
         """Call `read(offset, width)` and `write(offset, width, value)` for accesses to a range."""
 
         def on_read(_uc: object, offset: int, width: int, _data: object) -> int:
-            return read(offset, width)
+            try:
+                return read(offset, width)
+            except Exception as error:  # noqa: BLE001 - raised again by run
+                # The binding keeps an exception in the same way, but gives Unicorn no value then.
+                self._uc._hook_exception = error  # noqa: SLF001
+                self.stop()
+                return 0
 
         def on_write(_uc: object, offset: int, width: int, value: int, _data: object) -> None:
             write(offset, width, value)

@@ -16,6 +16,7 @@ from platforms.devices.peripheral import UnsupportedHardwareError
 from platforms.devices.reset_cause import ResetCause
 from platforms.devices.system_control import DataWatchpointUnit
 from platforms.engines.bus import PeripheralBus
+from platforms.engines.entries import CONTROLLER
 from platforms.engines.protocol import (
     BoardModels,
     BusModel,
@@ -66,7 +67,7 @@ class RenodeEngine:
         bus = PeripheralBus()
         for model in models.bus:
             bus.attach(model)
-        frequency_hz = description.only("IRQControllers.NVIC").number("systickFrequency")
+        frequency_hz = description.only(CONTROLLER).number("systickFrequency")
         self._cycle_counter = DataWatchpointUnit(clock, frequency_hz)
         bus.attach(BusModel(DATA_WATCHPOINT_UNIT, 0x1000, self._cycle_counter))
         self._hardware = Hardware(description, models, bus, self._access, self._bus_fault)

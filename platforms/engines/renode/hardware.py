@@ -20,8 +20,17 @@ from pyrenode3 import interface_to_class
 from pyrenode3.wrappers import Emulation, Machine
 
 from platforms.clock import NS_PER_S
-from platforms.description import BoardDescription, DescriptionError, Entry, Registration
+from platforms.description import BoardDescription, DescriptionError
 from platforms.engines.bus import PeripheralBus
+from platforms.engines.entries import (
+    CONTROLLER,
+    MEMORY,
+    PERIPHERAL_REGION,
+    PRIVATE_REGION,
+    PROCESSOR,
+    check,
+    ranges,
+)
 from platforms.engines.protocol import BoardModels, EngineError, FaultKind
 from platforms.engines.renode import tools
 from platforms.engines.renode.peripherals import Access, BusAdapter, SpiAdapter, UnmappedAdapter
@@ -32,19 +41,12 @@ _ATTENTION_S = 0.25
 # Start, end, and whether a load or store without a model is an error that names the address (the
 # peripherals) or the processor's own bus fault (RAM, flash, external memory); ARMv7-M ARM B3.1.
 _REGIONS = (
-    (0x0000_0000, 0x4000_0000, False),
-    (0x4000_0000, 0x6000_0000, True),
-    (0x6000_0000, 0xE000_0000, False),
-    (0xE000_0000, 0xE010_0000, True),
-    (0xE010_0000, 0x1_0000_0000, False),
+    (0, PERIPHERAL_REGION[0], False),
+    (*PERIPHERAL_REGION, True),
+    (PERIPHERAL_REGION[1], PRIVATE_REGION[0], False),
+    (*PRIVATE_REGION, True),
+    (PRIVATE_REGION[1], 1 << 32, False),
 )
-_DEFAULT_SIZE = 0x400
-_SYSTEM_CONTROL_SIZE = 0x1000
-_CONTROLLER, _MEMORY = "IRQControllers.NVIC", "Memory.MappedMemory"
-_UART, _SPI, _GPIO = "UART.STM32_UART", "SPI.STM32SPI", "GPIOPort.STM32_GPIOPort"
-_PROCESSOR = "CPU.CortexM"
-SUPPORTED_TYPES = (_PROCESSOR, _CONTROLLER, _MEMORY, _UART, _SPI, _GPIO)
-
 _AIRCR = 0xE000_ED0C
 _SHCSR = 0xD24  # from the start of Renode's interrupt controller
 _AIRCR_KEY, _AIRCR_SYSRESETREQ = 0x05FA_0000, 1 << 2  # ARMv7-M ARM B3.2.6
@@ -77,6 +79,7 @@ class Hardware:
         access: Access,
         unmapped: Callable[[FaultKind, int], None],
     ) -> None:
+        check(description, models)
         self._models = models
         self._debugged: ThreadPoolExecutor | None = None
         self._emulation = Emulation()
@@ -108,14 +111,14 @@ class Hardware:
                 f"Renode does not accept it: {error.Message}", path=description.path
             ) from error
         self._sysbus = interface_to_class(self._machine.SystemBus)
-        self.processor = self._entry(description.only(_PROCESSOR).name)
-        self._controller = self._entry(description.only(_CONTROLLER).name)
+        self.processor = self._entry(description.only(PROCESSOR).name)
+        self._controller = self._entry(description.only(CONTROLLER).name)
         self._console = self._entry(self._models.console)
         places = description.named(self._models.flash.memory).registrations
         self._flash_bases = [place.address for place in places if place.address is not None]
         self._ram = [
             (entry.address(), entry.number("size"))
-            for entry in description.of_type(_MEMORY)
+            for entry in description.of_type(MEMORY)
             if entry.name != self._models.flash.memory
         ]
         self._clock_source = interface_to_class(self._machine.ClockSource)
@@ -344,12 +347,7 @@ class Hardware:
 
 def _holes(description: BoardDescription) -> Iterator[tuple[int, int, bool]]:
     """The ranges that no entry of the platform file covers, and whether models may be there."""
-    taken = sorted(
-        (place.address, place.address + _size_of(entry, place))
-        for entry in description.entries
-        for place in entry.registrations
-        if place.address is not None
-    )
+    taken = sorted((start, end) for start, end, _ in ranges(description))
     for start, end, modelled in _REGIONS:
         free = start
         for first, last in taken:
@@ -359,9 +357,3 @@ def _holes(description: BoardDescription) -> Iterator[tuple[int, int, bool]]:
                 free = max(free, last)
         if free < end:
             yield free, end, modelled
-
-
-def _size_of(entry: Entry, place: Registration) -> int:
-    if entry.type == _MEMORY:
-        return entry.number("size")
-    return place.size or (_SYSTEM_CONTROL_SIZE if entry.type == _CONTROLLER else _DEFAULT_SIZE)

@@ -27,6 +27,7 @@ INSTALLED = Path("/opt/renode/bin")
 RUNTIMES = ("mono", "coreclr")
 OLDEST_VERSION = (1, 16, 0)
 
+_PYTHON_PACKAGES = ("pyrenode3", "pythonnet")
 _DEFAULT_OUTPUT = Path("output/bin/Release")
 _ADVICE = (
     f"install Renode, or set {PACKAGE}, {BUILD_DIRECTORY} or {BINARY} to one "
@@ -75,6 +76,11 @@ class Location:
     path: Path
     found_by: str
     runtime: str
+
+
+def missing_packages() -> list[str]:
+    """The Python packages that Renode needs and that are not installed."""
+    return [name for name in _PYTHON_PACKAGES if importlib.util.find_spec(name) is None]
 
 
 def find(environment: Mapping[str, str] = os.environ) -> Location:
@@ -134,8 +140,10 @@ def load() -> str:
         system = importlib.import_module("System")
     except SystemExit as error:  # pyrenode3 leaves like this when a folder is not what it expects
         raise RenodeLoadError(_does_not_load(location, "pyrenode3 gave up")) from error
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        raise RenodeLoadError(_does_not_load(location, str(error).strip())) from error
+    except Exception as error:
+        raise RenodeLoadError(
+            _does_not_load(location, str(error).strip().partition("\n")[0])
+        ) from error
     names = [assembly.GetName() for assembly in system.AppDomain.CurrentDomain.GetAssemblies()]
     version = next((str(name.Version) for name in names if name.Name == "Renode"), "unknown")
     check_version(version)
