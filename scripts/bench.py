@@ -1,6 +1,11 @@
 #!/usr/bin/env python3
-"""Measures what the README's benchmark section says, and prints it: `python scripts/bench.py`."""
+"""Measures what the README's benchmark section says, and prints it.
 
+`python scripts/bench.py` for the embedded engine, `python scripts/bench.py --engine renode` for
+Renode against bare Renode.
+"""
+
+import argparse
 import os
 import platform
 import resource
@@ -11,15 +16,23 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from unicorn import arm_const, unicorn_const
 from unicorn.unicorn_py3.unicorn import Uc
 
+import firmware
+from bootloader_model.layout import APP0_ADDRESS
 from otasim import Board
 from otasim.bundle_server import BundleServer, bundle_of
+from otasim.engines import EMBEDDED, RENODE
 from platforms.clock import NS_PER_S
+from platforms.engines.renode import library
+from rpc_shim.bundle.image_file import load_image
 
 ROUNDS = 5
+IDLE_ON_RENODE_S = 20
+FIRST_INSTRUCTION, VIRTUAL_SECOND = "first-instruction", "virtual-second"
 IMAGE_SIZE = 64 * 1024
 LOOP_INSTRUCTIONS = 20_000_000
 # ldr r1, [r0]; adds r1, #1; str r1, [r0]; subs r2, #1; bne back
@@ -101,11 +114,123 @@ def run_to_ready() -> float:
         return taken
 
 
+def seconds_of(*arguments: str) -> float:
+    """What this script prints when it is run with `arguments`: seconds."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", __file__, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout.split()[-1])
+
+
+def leave_renode(seconds: float) -> NoReturn:
+    """Print a result and end the process without waiting for Renode."""
+    print(seconds, flush=True)
+    os._exit(0)
+
+
+def board_on_renode(what: str) -> NoReturn:
+    """Seconds to the first instruction, or for a virtual second, of the board on Renode."""
+    started = time.perf_counter()
+    board = Board(engine=RENODE)
+    board.run_until(lambda: board.running)
+    if what == FIRST_INSTRUCTION:
+        board.run(0.001)
+        leave_renode(time.perf_counter() - started)
+    board.run(1)
+    started = time.perf_counter()
+    board.run(IDLE_ON_RENODE_S)
+    leave_renode((time.perf_counter() - started) / IDLE_ON_RENODE_S)
+
+
+def bare_renode(what: str) -> NoReturn:
+    """The same of Renode alone: its own platform file and peripherals, the same firmware."""
+    started = time.perf_counter()
+    library.load()
+    from Antmicro.Renode.Peripherals.CPU import RegisterValue  # noqa: PLC0415 - needs Renode
+    from Antmicro.Renode.Time import TimeInterval  # noqa: PLC0415
+    from Antmicro.Renode.UserInterface import MonitorTimeExtensions  # noqa: PLC0415
+    from pyrenode3 import interface_to_class  # noqa: PLC0415
+    from pyrenode3.wrappers import Emulation  # noqa: PLC0415
+
+    emulation = Emulation()
+    wrapper = emulation.add_mach("bare")
+    wrapper.load_repl("platforms/cpus/stm32f4.repl")
+    image = load_image(firmware.path("sample-1.0")).data
+    with tempfile.NamedTemporaryFile(suffix=".bin") as file:
+        file.write(image)
+        file.flush()
+        wrapper.load_binary(file.name, APP0_ADDRESS)
+    processor = interface_to_class(wrapper.internal["sysbus.cpu"])
+    controller = interface_to_class(wrapper.internal["sysbus.nvic"])
+    # The board's own speeds, so that a virtual second is the same work.
+    processor.PerformanceInMips = 16
+    controller.Frequency = 16_000_000
+    processor.VectorTableOffset = APP0_ADDRESS
+    processor.SP = RegisterValue.Create(int.from_bytes(image[:4], "little"), 32)
+    processor.PC = RegisterValue.Create(int.from_bytes(image[4:8], "little"), 32)
+    MonitorTimeExtensions.SetGlobalAdvanceImmediately(emulation.internal, True)
+    step = TimeInterval.FromMilliseconds(10)
+    emulation.internal.MasterTimeSource.Quantum = step
+    if what == FIRST_INSTRUCTION:
+        emulation.internal.RunFor(TimeInterval.FromMilliseconds(1))
+        leave_renode(time.perf_counter() - started)
+    for _ in range(100):
+        emulation.internal.RunFor(step)
+    started = time.perf_counter()
+    for _ in range(100 * IDLE_ON_RENODE_S):
+        emulation.internal.RunFor(step)
+    leave_renode((time.perf_counter() - started) / IDLE_ON_RENODE_S)
+
+
+def demo_on_renode() -> float:
+    """The whole of `otasim demo --engine renode`, in seconds of wall time."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "otasim", "demo", "--engine", RENODE]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def measure_renode() -> None:
+    """Renode with this board against Renode alone, in turns."""
+    for what, words, aim in (
+        (VIRTUAL_SECOND, "a virtual second of idle loop", 1.15),
+        (FIRST_INSTRUCTION, "start to first instruction", 1.1),
+    ):
+        rounds = [
+            (seconds_of("--board-on-renode", what), seconds_of("--bare-renode", what))
+            for _ in range(ROUNDS)
+        ]
+        board, bare = (min(times) for times in zip(*rounds, strict=True))
+        print(f"{words} on Renode: {board:.3f} s, on bare Renode: {bare:.3f} s")
+        print(f"  of bare Renode:                       {board / bare:8.2f}      (aim {aim})")
+    print(f"otasim demo on Renode:                  {demo_on_renode():8.1f} s    (aim 30 s)")
+
+
 def main() -> None:
     """Measure and print, a line each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", choices=(EMBEDDED, RENODE), default=EMBEDDED)
+    parser.add_argument("--board-on-renode", metavar="WHAT", help=argparse.SUPPRESS)
+    parser.add_argument("--bare-renode", metavar="WHAT", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.board_on_renode:
+        board_on_renode(arguments.board_on_renode)
+    if arguments.bare_renode:
+        bare_renode(arguments.bare_renode)
     print(
         f"machine: {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     )
+    if arguments.engine == RENODE:
+        measure_renode()
+    else:
+        measure_embedded()
+
+
+def measure_embedded() -> None:
+    """The board on the embedded engine."""
     with BundleServer() as server:
         update = best(lambda: update_reboot_commit(server))
     print(f"update of 64 KB, reboot, commit:        {update:8.3f} s    (aim 0.1 s)")
