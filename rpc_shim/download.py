@@ -170,7 +170,8 @@ class Download:
                 if self._closed:
                     return
             self._check_answer(response)
-            for chunk in response.stream(READ_SIZE, decode_content=False):
+            # Not `stream`, which would hold a slow server's bytes back until there are many.
+            while chunk := response.read1(READ_SIZE, decode_content=False):
                 if not self._deliver(chunk):
                     return
 

@@ -1,0 +1,199 @@
+"""Downloads from a real server on this machine that behaves in every way servers do."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from rpc_shim.download import BUFFER_SIZE, READ_SIZE, Download, DownloadError
+
+PATIENCE_S = 60
+Talk = Callable[[socket.socket], None]
+
+
+class Server:
+    """Accepts connections and lets `talk` answer each request in its own words."""
+
+    def __init__(self) -> None:
+        self.talk: Talk = socket.socket.close
+        self.requests: list[bytes] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/fw.zip"
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                self.requests.append(connection.recv(4096))
+                try:
+                    self.talk(connection)
+                except OSError:
+                    continue
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._threads[0].join(PATIENCE_S)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.close()
+
+
+def answer(*parts: bytes, status: str = "200 OK", headers: str = "") -> Talk:
+    """Send a whole answer and close the connection."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(f"HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n".encode())
+        for part in parts:
+            connection.sendall(part)
+
+    return talk
+
+
+def received(download: Download) -> bytes:
+    """Everything, or the error that ends it."""
+    data = bytearray()
+    try:
+        while True:
+            assert download.wait_for_data(PATIENCE_S)
+            chunk = download.poll(1000)
+            if chunk == b"":
+                return bytes(data)
+            data += chunk or b""
+    finally:
+        download.close()
+
+
+def test_a_file_comes_as_it_is(server: Server) -> None:
+    content = bytes(range(256)) * 500
+    server.talk = answer(content, headers=f"Content-Length: {len(content)}\r\n")
+    download = Download(server.url)
+    assert received(download) == content
+    assert download.content_length == len(content)
+    assert server.requests[0].startswith(b"GET /fw.zip HTTP/1.1\r\n")
+
+
+def test_a_file_without_a_length_ends_with_the_connection(server: Server) -> None:
+    server.talk = answer(b"abc")
+    download = Download(server.url)
+    assert received(download) == b"abc"
+    assert download.content_length is None
+
+
+def test_a_chunked_file_comes_whole(server: Server) -> None:
+    server.talk = answer(
+        b"3\r\nabc\r\n", b"4\r\ndefg\r\n0\r\n\r\n", headers="Transfer-Encoding: chunked\r\n"
+    )
+    assert received(Download(server.url)) == b"abcdefg"
+
+
+@pytest.mark.parametrize(
+    ("talk", "words"),
+    [
+        (answer(status="404 Not Found", headers="Content-Length: 0\r\n"), "404"),
+        (answer(status="500 Broken", headers="Content-Length: 0\r\n"), "500"),
+        (answer(b"abc", headers="Content-Length: 10\r\n"), "7 bytes are missing"),
+        (answer(b"5\r\nab", headers="Transfer-Encoding: chunked\r\n"), "broke|early"),
+        (lambda connection: connection.sendall(b"220 I am an FTP server\r\n"), "broke|invalid"),
+        (lambda connection: connection.close(), "broke"),
+        (answer(headers="Content-Length: 99999999999\r\n"), "99,999,999,999"),
+    ],
+    ids=["404", "500", "cut off", "cut off chunk", "no HTTP", "hangs up", "too large"],
+)
+def test_a_failure_is_an_error_that_says_why(server: Server, talk: Talk, words: str) -> None:
+    server.talk = talk
+    with pytest.raises(DownloadError, match=words) as caught:
+        received(Download(server.url))
+    assert caught.value.url == server.url
+
+
+def test_a_file_that_grows_over_the_limit_is_an_error(server: Server) -> None:
+    server.talk = answer(b"x" * 5000)
+    with pytest.raises(DownloadError, match="4,000"):
+        received(Download(server.url, size_limit=4000))
+
+
+def test_redirects_are_followed_and_limited(server: Server) -> None:
+    server.talk = answer(
+        status="302 Found", headers=f"Location: {server.url}\r\nContent-Length: 0\r\n"
+    )
+    with pytest.raises(DownloadError, match="more than 5 redirects"):
+        received(Download(server.url))
+    assert len(server.requests) == 6
+
+
+def test_a_redirect_to_something_else_than_http_is_refused(server: Server) -> None:
+    server.talk = answer(
+        status="302 Found", headers="Location: file:///etc/passwd\r\nContent-Length: 0\r\n"
+    )
+    with pytest.raises(DownloadError):
+        received(Download(server.url))
+
+
+@pytest.mark.parametrize(
+    "url", ["", "fw.zip", "ftp://x/fw", "http://", "http://x:99999/", "http://[::1"]
+)
+def test_what_is_no_url_is_refused_at_once(url: str) -> None:
+    with pytest.raises(DownloadError):
+        Download(url)
+
+
+def test_a_refused_connection_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(DownloadError, match="refused"):
+        received(Download(f"http://127.0.0.1:{port}/fw.zip"))
+
+
+def test_a_stalled_server_blocks_neither_poll_nor_close(server: Server) -> None:
+    over = threading.Event()
+
+    def stall(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+        over.wait(PATIENCE_S)
+
+    server.talk = stall
+    download = Download(server.url)
+    assert download.wait_for_data(PATIENCE_S)
+    assert download.poll(100) == b"abc"
+    assert download.poll(100) is None
+    assert not download.wait_for_data(0.01)
+    download.close()
+    download._thread.join(PATIENCE_S)
+    assert not download._thread.is_alive()
+    over.set()
+
+
+def test_a_large_file_never_sits_in_memory_whole(server: Server) -> None:
+    sent = 0
+    over = threading.Event()
+
+    def flood(connection: socket.socket) -> None:
+        nonlocal sent
+        connection.settimeout(0.5)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            while sent < 1 << 28:
+                connection.sendall(bytes(1 << 16))
+                sent += 1 << 16
+        except TimeoutError:
+            pass
+        over.set()
+
+    server.talk = flood
+    download = Download(server.url)
+    assert over.wait(PATIENCE_S)
+    # The rest waits in the buffers of the operating system and on the server.
+    assert download._buffered <= BUFFER_SIZE + READ_SIZE
+    assert sent < 1 << 28
+    download.close()
