@@ -244,11 +244,7 @@ def test_systick_without_clksource_counts_an_eighth() -> None:
 # -- NVIC -----------------------------------------------------------------------------------------
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 81), st.integers(0, 15)), min_size=1, unique_by=lambda x: x[0]
-    )
-)
+@given(st.dictionaries(st.integers(0, 81), st.integers(0, 15), min_size=1))
 def test_nvic_takes_the_most_urgent_and_among_equals_the_lowest_number(
     lines: dict[int, int],
 ) -> None:
