@@ -30,6 +30,36 @@ Reply = Callable[[bytes], None]
 """Takes the JSON of an answer, now or later."""
 
 
+@dataclass(frozen=True, slots=True)
+class HttpAuthorization:
+    """The `Authorization` header of a request that came over HTTP, and what it is made over.
+
+    Attributes:
+        method: the HTTP method, such as `POST`.
+        uri: the request's target as it stands in the request line.
+        header: the header's value.
+    """
+
+    method: str
+    uri: str
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What a request came over.
+
+    Attributes:
+        kind: as access rules name it: `UART`, `TCP`, `WS`, `HTTP`, `UDP` or `MQTT`.
+        info: which one of that kind, as `RPC.Ping` tells it; empty when there is nothing to tell.
+        authorization: what HTTP says about who is asking, None when it says nothing.
+    """
+
+    kind: str
+    info: str = ""
+    authorization: HttpAuthorization | None = None
+
+
 class RpcError(OtasimError):
     """The answer to a call is this error.
 
@@ -86,13 +116,13 @@ class Call:
     Attributes:
         method: the name it was called by.
         arguments: the declared arguments, checked.
-        channel: what the request came over, such as `UART2`.
+        channel: what the request came over.
         request: the request as it came.
     """
 
     method: str
     arguments: ArgumentValues
-    channel: str
+    channel: Channel
     request: Request
     _pending: PendingReply
     _deferred: bool = field(default=False, init=False)
@@ -117,6 +147,15 @@ Everything else, a bug as well as a reset of the board, passes through the dispa
 """
 
 
+Guard = Callable[[Request, Channel], None]
+"""Decides whether a request may be carried out; one that may not is answered with the `RpcError`
+that this raises. It is asked before anything else, so that it tells nobody which methods exist."""
+
+
+def allow_everything(_request: Request, _channel: Channel) -> None:
+    """The guard of a device without access rules."""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """A method hosts can call."""
@@ -132,11 +171,15 @@ class Dispatcher:
     Args:
         device_id: the device's name, `src` of every answer; requests to another are ignored.
         log: takes one line of text without its newline.
+        guard: decides which requests may be carried out.
     """
 
-    def __init__(self, device_id: str, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, device_id: str, log: Callable[[str], None], guard: Guard = allow_everything
+    ) -> None:
         self._device_id = device_id
         self._log = log
+        self._guard = guard
         self._methods: dict[str, Method] = {}
 
     @property
@@ -159,7 +202,7 @@ class Dispatcher:
             raise ValueError(f"{method} is registered already")
         self._methods[method] = Method(method, handler, arguments)
 
-    def handle(self, frame: bytes, reply: Reply, channel: str) -> None:
+    def handle(self, frame: bytes, reply: Reply, channel: Channel) -> None:
         """Carry out the request in `frame`.
 
         A frame that is no request is answered with error 400 as far as it says whom to answer, and
@@ -168,7 +211,7 @@ class Dispatcher:
         Args:
             frame: the JSON of the request.
             reply: takes the answer's JSON, at once or later; never called for a notification.
-            channel: what the frame came over, such as `UART2`.
+            channel: what the frame came over.
         """
         try:
             request = parse_request(frame)
@@ -185,7 +228,13 @@ class Dispatcher:
             return
         self._call(request, PendingReply(request.address, self._device_id, reply), channel)
 
-    def _call(self, request: Request, pending: PendingReply, channel: str) -> None:
+    def _call(self, request: Request, pending: PendingReply, channel: Channel) -> None:
+        try:
+            self._guard(request, channel)
+        except RpcError as error:
+            self._log(f"rpc: {describe(request.method)} refused: {error}")
+            pending.error(error.code, error.message)
+            return
         method = self._methods.get(request.method)
         if method is None:
             self._log(f"rpc: no handler for {describe(request.method)}")

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from rpc_shim.dispatch import Dispatcher
+from rpc_shim.dispatch import Channel, Dispatcher
 from rpc_shim.framing import (
     DEFAULT_MAX_FRAME_SIZE,
     HANDSHAKE_ANSWER,
@@ -113,7 +113,7 @@ class UartChannel:
         self._dispatcher = dispatcher
         self._output = output
         self._to_firmware = to_firmware
-        self._name = name
+        self._channel = Channel("UART", name)
         self._queue_size = queue_size
         self._demultiplexer = LineDemultiplexer(max_frame_size)
         self._queue: deque[QueuedEvent] = deque()
@@ -168,7 +168,7 @@ class UartChannel:
     def _serve(self, event: QueuedEvent) -> None:
         match event:
             case FrameReceived(json, style):
-                self._dispatcher.handle(json, partial(self._reply, style), self._name)
+                self._dispatcher.handle(json, partial(self._reply, style), self._channel)
             case Handshake():
                 self._output.write_handshake_answer()
             case EmptyLine():

@@ -24,7 +24,7 @@ def register_rpc_service(dispatcher: Dispatcher) -> None:
         return {"name": method.name, "args_fmt": method.arguments.format}
 
     def ping(call: Call) -> JsonValue:
-        return {"channel_info": call.channel}
+        return {"channel_info": call.channel.info}
 
     dispatcher.register("RPC.List", list_methods)
     dispatcher.register("RPC.Describe", describe_method, Arguments(_NAME))

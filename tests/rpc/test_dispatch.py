@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from platforms.errors import OtasimError
 from rpc_shim.arguments import ArgumentError, Arguments, integer, text
-from rpc_shim.dispatch import Call, Dispatcher, PendingReply, RpcError
-from rpc_shim.frame import JsonValue
+from rpc_shim.dispatch import Call, Channel, Dispatcher, PendingReply, RpcError
+from rpc_shim.frame import JsonValue, Request
 
+UART = Channel("UART", "UART2")
 NAME = text("name", required=True)
 COUNT = integer("count", minimum=0, maximum=9)
 
@@ -31,7 +32,7 @@ class Device:
 
     def greet(self, call: Call) -> JsonValue:
         self.greeted.append(call.arguments.require(NAME))
-        return {"hello": call.arguments.require(NAME), "over": call.channel}
+        return {"hello": call.arguments.require(NAME), "over": call.channel.info}
 
     def fail(self, call: Call) -> JsonValue:
         match call.arguments.get(COUNT):
@@ -49,7 +50,7 @@ class Device:
 
     def handle(self, frame: str | dict[str, JsonValue]) -> None:
         raw = frame if isinstance(frame, str) else json.dumps(frame)
-        self.dispatcher.handle(raw.encode(), self._answered, "UART2")
+        self.dispatcher.handle(raw.encode(), self._answered, UART)
 
     def _answered(self, answer: bytes) -> None:
         self.answers.append(json.loads(answer))
@@ -180,4 +181,26 @@ def test_registering_twice_is_a_bug(device: Device) -> None:
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_random_frames_raise_nothing(frame: bytes) -> None:
-    Device().dispatcher.handle(frame, lambda _answer: None, "UART2")
+    Device().dispatcher.handle(frame, lambda _answer: None, UART)
+
+
+def test_a_guard_is_asked_before_anything_else() -> None:
+    asked: list[tuple[str, Channel]] = []
+
+    def guard(request: Request, channel: Channel) -> None:
+        asked.append((request.method, channel))
+        if request.key is None:
+            raise RpcError(403, "unauthorized")
+
+    answers: list[bytes] = []
+    dispatcher = Dispatcher("dev", lambda _line: None, guard)
+    dispatcher.register("Greet", lambda _call: "hello")
+    for request in ({"method": "No.Such"}, {"method": "Greet"}, {"method": "Greet", "key": "k"}):
+        dispatcher.handle(json.dumps({"id": 1, **request}).encode(), answers.append, UART)
+    assert asked == [("No.Such", UART), ("Greet", UART), ("Greet", UART)]
+    refused = {"id": 1, "src": "dev", "error": {"code": 403, "message": "unauthorized"}}
+    assert [json.loads(answer) for answer in answers] == [
+        refused,
+        refused,
+        {"id": 1, "src": "dev", "result": "hello"},
+    ]

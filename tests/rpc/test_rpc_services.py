@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from rpc_shim.arguments import Arguments, flag, text
-from rpc_shim.dispatch import Dispatcher
+from rpc_shim.dispatch import Channel, Dispatcher
 from rpc_shim.frame import JsonValue
 from rpc_shim.services.rpc import register_rpc_service
 from rpc_shim.services.sys import DeviceInfo, register_sys_service
@@ -44,7 +44,7 @@ class Board:
         """The result, or the error as [code, message]."""
         answers: list[bytes] = []
         frame = json.dumps({"id": 1, "method": method, "params": params}).encode()
-        self.dispatcher.handle(frame, answers.append, "UART2")
+        self.dispatcher.handle(frame, answers.append, Channel("UART", "UART2"))
         answer: dict[str, dict[str, JsonValue]] = json.loads(answers[0])
         if "error" in answer:
             return [answer["error"]["code"], answer["error"]["message"]]

@@ -38,7 +38,7 @@ class Board:
     def talk(self, call: Call) -> JsonValue:
         self.output.write_console(b"half a line")
         self.channel.log("and a log line")
-        return call.channel
+        return call.channel.info
 
     @property
     def sent(self) -> bytes:
