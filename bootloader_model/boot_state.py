@@ -18,6 +18,8 @@ NO_SLOT = -1
 MAX_ERROR_COUNT = 0xFF
 NAME_SIZE = 8
 """Bytes of a device name in a record, with the NUL that ends it."""
+APP_FLAG_FS_CREATED = 1
+"""In a slot's `app_flags`: the application has a file system already."""
 ERASED_PADDING = b"\xff" * 28
 """What a real record has behind its slots."""
 
@@ -94,7 +96,7 @@ class SlotState:
         app_len: length of the image in bytes; 0 = no image.
         app_org: address the image is linked for.
         app_crc32: CRC-32 (IEEE) of the image.
-        app_flags: the application's own flags (1 = its file system has been created).
+        app_flags: the application's own flags, see APP_FLAG_FS_CREATED.
         err_count: how often copying to the slot has failed.
     """
 
@@ -191,7 +193,14 @@ class BootState:
         return self.fall_back_to(self.revert_slot)
 
     def update_finished(
-        self, slot: int, *, length: int, origin: int, crc32: int, commit_timeout: int | None
+        self,
+        slot: int,
+        *,
+        length: int,
+        origin: int,
+        crc32: int,
+        commit_timeout: int | None,
+        app_flags: int = 0,
     ) -> "BootState":
         """Use the update that has been written to `slot` with the next reset.
 
@@ -201,13 +210,18 @@ class BootState:
             origin: address the image is linked for.
             crc32: CRC-32 (IEEE) of the image.
             commit_timeout: seconds; None or 0 = commit at the first successful start.
+            app_flags: APP_FLAG_FS_CREATED when the slot's file system was written, too.
 
         Raises TransitionError when the state is not committed or the slot may not be written.
         """
         self._expect_committed("an update")
         self._expect_writeable(slot)
         image = replace(
-            self.slots[slot].state, app_len=length, app_org=origin, app_crc32=crc32, app_flags=0
+            self.slots[slot].state,
+            app_len=length,
+            app_org=origin,
+            app_crc32=crc32,
+            app_flags=app_flags,
         )
         flags = _without(self.flags, BootFlag.COMMITTED)
         return replace(
@@ -217,6 +231,12 @@ class BootState:
             flags=flags | BootFlag.FIRST_BOOT_A | BootFlag.FIRST_BOOT_B | BootFlag.MERGE_FS,
             commit_timeout=commit_timeout or None,
         )
+
+    def file_system_created(self) -> "BootState":
+        """The active slot's application has a file system now."""
+        state = self.slots[self.active_slot].state
+        created = replace(state, app_flags=state.app_flags | APP_FLAG_FS_CREATED)
+        return self._with_slot_state(self.active_slot, created)
 
     def snapshot_taken(self, slot: int) -> "BootState":
         """`slot` holds a copy of the active image now.

@@ -22,9 +22,12 @@ from platforms.drivers.nor_flash import NorFlashDriver
 from platforms.flash import FlashContents
 from platforms.machine import EntryPoint, Machine
 from platforms.trace import Detail
+from rpc_shim.boot_configuration import BootConfiguration
+from rpc_shim.bundle.manifest import Manifest
 from rpc_shim.dispatch import Dispatcher
 from rpc_shim.download import ByteSource
 from rpc_shim.services.ota import OtaService
+from rpc_shim.services.ota_update import UpdateService, UpdateSettings
 from rpc_shim.services.rpc import register_rpc_service
 from rpc_shim.services.sys import DeviceInfo, register_sys_service
 from rpc_shim.uart import HostOutput, UartChannel
@@ -92,7 +95,7 @@ class DeviceSettings:
 
     Attributes:
         device_id: its name, `src` of every answer.
-        update_timeout_s: virtual seconds without progress after which an update fails.
+        update_timeout_s: virtual seconds after which an update that has not ended fails.
         strict_original: loader and service behave as the original, soft spots included (see
             `bootloader_model.loader.LoaderSettings`). Does not change a loader of your own.
         service_poll_ms: for firmware that feeds no watchdog: give the RPC service a turn every so
@@ -127,13 +130,16 @@ class _Application:
         self.channel = UartChannel(dispatcher, output, self._to_firmware)
         register_rpc_service(dispatcher)
         register_sys_service(dispatcher, self)
-        self._ota = OtaService(
+        boot = BootConfiguration(self._partitions, strict_original=settings.strict_original)
+        self._updates = UpdateService(
             dispatcher,
             self,
+            boot,
             open_url,
-            update_timeout_s=settings.update_timeout_s,
-            strict_original=settings.strict_original,
+            settings=lambda: UpdateSettings(settings.update_timeout_s),
+            is_running=self._is_running,
         )
+        self._ota = OtaService(dispatcher, self, boot, self._updates.refuse_during_update)
 
     @property
     def partitions(self) -> Partitions:
@@ -176,13 +182,18 @@ class _Application:
     def turn(self) -> None:
         self.channel.turn()
         self._ota.turn()
+        self._updates.turn()
         if self._reboot_at_ns is not None and self.clock.now_ns >= self._reboot_at_ns:
             self._reboot_at_ns = None
             self._machine.reset(ResetCause.SOFTWARE)
 
     def close(self) -> None:
         self.channel.close()
-        self._ota.close()
+        self._updates.close()
+
+    def _is_running(self, manifest: Manifest) -> bool:
+        info = self._image.info
+        return (manifest.version, manifest.build_id) == (info.version, info.build_id)
 
     def _to_firmware(self, data: bytes) -> None:
         self._machine.engine.uart_input(data)

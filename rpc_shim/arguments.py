@@ -12,6 +12,7 @@ value's type is known to the type checker:
         timeout_s: int | None = call.arguments.get(COMMIT_TIMEOUT)
 """
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -44,7 +45,7 @@ class Argument(Generic[ValueT_co]):
     Attributes:
         name: its key in `params`.
         conversion: how the device's JSON scanner reads it (`%T` any token, `%Q` string, `%d`
-            integer, `%B` boolean); hosts see it in the answer of `RPC.Describe`.
+            integer, `%B` boolean, `%V` base64); hosts see it in the answer of `RPC.Describe`.
         expected: what a value must be, to complete the sentence "NAME must be ...".
         parse: the value, or None when it is not what is expected.
         required: whether a call without it is refused. A null counts as absent.
@@ -75,6 +76,20 @@ def text(
 
     expected = f"a string of 1 to {max_length:,} characters"
     return Argument(name, conversion, expected, parse, required)
+
+
+def binary(name: str, *, required: bool = False) -> Argument[bytes]:
+    """Bytes, written in base64 (RFC 4648, section 4, with padding) in a string."""
+
+    def parse(given: JsonValue) -> bytes | None:
+        if not isinstance(given, str):
+            return None
+        try:
+            return base64.b64decode(given, validate=True)
+        except ValueError:
+            return None
+
+    return Argument(name, "%V", "bytes in base64", parse, required)
 
 
 def flag(name: str, *, required: bool = False) -> Argument[bool]:

@@ -1,21 +1,23 @@
-"""An update in progress: a bundle that arrives, checked and written to a free slot as it comes.
+"""An update in progress: a bundle, checked and written to a free slot as it comes.
 
-Nothing but the slot is touched until the whole bundle has come, every checksum is right and the
-image has been read back: a failed update leaves the boot state as it was. At most `STEP_SIZE` bytes
-are dealt with in a turn, so that the application's main loop goes on meanwhile.
+Nothing but the slot is touched until the whole bundle has come, every checksum is right and all of
+it has been read back: a failed update leaves the boot state as it was. The slot's file system is
+written when the bundle brings one, as a part of its own or in front of the application; otherwise
+the application makes a new one when it first starts. The boot loader in a bundle is not written:
+the one of this board is no code in its flash.
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bootloader_model.boot_state import BootState, Slot, SlotState
+from bootloader_model.boot_state import APP_FLAG_FS_CREATED, BootState, Slot, SlotState
 from bootloader_model.image_check import VectorTableHead, check_vector_table
 from bootloader_model.partition import OpenPartition, Partitions
 from bootloader_model.slot_access import ERASE_RUN_SIZE
 from bootloader_model.slots import find_update_slot
 from platforms.errors import OtasimError
-from rpc_shim.bundle.manifest import Manifest, Part
+from rpc_shim.bundle.manifest import APP_PART, Manifest, Part
 from rpc_shim.bundle.stream import (
     BundleEvent,
     BundleReader,
@@ -26,14 +28,10 @@ from rpc_shim.bundle.stream import (
     PartEnd,
     SkippedFile,
 )
-from rpc_shim.download import ByteSource
 
 PLATFORM = "stm32"
-STEP_SIZE = 4096
-"""Bytes taken from the network, and written, in one turn of the main loop."""
-MAX_SKIPPED_SIZE = 1024 * 1024
-"""The largest file system image that is passed over."""
 
+_VERIFIED_AT_ONCE = 4096
 _VECTOR_TABLE_HEAD_SIZE = 8
 
 
@@ -57,154 +55,197 @@ class FinishedUpdate:
 
 
 class Update:
-    """One update. Call `step` once a turn until it returns what was finished.
+    """One update: give it the bundle's bytes by `feed`, in any portions, then call `finish`.
 
     Args:
-        source: where the bundle comes from; closed by `close`.
         state: the boot state, which is only read.
         partitions: where slots are opened.
         log: takes one line of text.
+        accept: sees the manifest before anything is written; raises an OtasimError to refuse it.
     """
 
     def __init__(
         self,
-        source: ByteSource,
         state: BootState,
         partitions: Partitions,
         log: Callable[[str], None],
+        accept: Callable[[Manifest], None],
     ) -> None:
-        self._source = source
         self._state = state
         self._partitions = partitions
         self._log = log
+        self._accept = accept
         self._reader = BundleReader(part_size_limit=self._size_limit)
-        self._manifest: Manifest | None = None
-        self._writer: _SlotWriter | None = None
-        self._finished = False
-        self.received = 0
+        self._target: _Target | None = None
+        self._application: _PartitionWriter | None = None
+        self._file_system: _PartitionWriter | None = None
+        self._regions: Sequence[_Region] = ()
 
     @property
-    def total(self) -> int | None:
-        """The announced size of the bundle in bytes, if it is known."""
-        return self._source.content_length
+    def is_complete(self) -> bool:
+        """Whether all that matters of the bundle has come; what may follow is its directory."""
+        return self._reader.complete
 
-    def close(self) -> None:
-        """Stop the download."""
-        self._source.close()
+    def feed(self, data: bytes) -> None:
+        """Deal with the next bytes; an OtasimError means that the update has failed."""
+        for event in self._reader.feed(data):
+            self._take(event)
 
-    def step(self) -> FinishedUpdate | None:
-        """Deal with what has arrived, as much as fits into a turn.
+    def finish(self) -> FinishedUpdate:
+        """No more bytes will come: read everything back.
 
-        Raises an OtasimError when the update has failed.
+        Raises an OtasimError when the bundle is not complete or does not read back as written.
         """
-        data = self._source.poll(STEP_SIZE)
-        if data is None:
-            return None
-        if data:
-            self.received += len(data)
-            for event in self._reader.feed(data):
-                self._take(event)
-        if not data or self._reader.complete:
-            self._reader.finish()
-            return self._finish()
-        return None
-
-    def _size_limit(self, part: Part) -> int:
-        if part.name != "app":
-            return MAX_SKIPPED_SIZE
-        slot = self._slot_for(part)
-        return part.app_offset + self._partitions.open(_device(self._state.slots[slot])).size
-
-    def _slot_for(self, part: Part) -> int:
-        slot = find_update_slot(self._state, part.app_org)
-        if slot is None:
-            raise UpdateError("No slots available for update: commit or revert, then try again")
-        return slot
+        self._reader.finish()
+        if self._target is None or self._application is None:
+            raise UpdateError("Incomplete update package: there is no application in it")
+        flags = 0
+        if self._file_system is not None:
+            self._file_system.verify()
+            flags = APP_FLAG_FS_CREATED
+        crc32 = self._application.verify()
+        self._check_head(self._application.read(_VECTOR_TABLE_HEAD_SIZE))
+        image = SlotState(self._application.length, self._target.origin, crc32, flags)
+        return FinishedUpdate(self._target.number, image, self._target.manifest)
 
     def _take(self, event: BundleEvent) -> None:
         match event:
             case ManifestReceived(manifest):
-                if not manifest.is_for(PLATFORM):
-                    raise UpdateError(
-                        f"Wrong platform: the bundle is for {manifest.platform!r}, "
-                        f"this device is {PLATFORM!r}"
-                    )
-                self._manifest = manifest
-                self._log(f"ota: receiving {manifest.title}")
-            case PartBegin(part=part, size=size) if part.name == "app":
-                number = self._slot_for(part)
-                slot = self._state.slots[number]
-                self._log(f"ota: writing slot {number} ({_device(slot)})")
-                self._writer = _SlotWriter(
-                    number, self._partitions.open(_device(slot)), part, size - part.app_offset
-                )
-            case PartBegin(part=part):
-                self._log(f"ota: part {part.name} is not written: this device has no use for it")
-            case PartData(part=part, offset=offset, data=data) if part.name == "app":
-                if self._writer is not None:
-                    self._writer.write(offset, data)
-            case PartData() | PartEnd() | SkippedFile() | EndOfArchive():
+                self._target = self._choose_target(manifest)
+            case PartBegin(part=part, size=size) if part.name == APP_PART:
+                self._begin_application(part, size)
+            case PartBegin(size=size):
+                self._file_system = self._writer(self._slot.configuration.fs_dev, size)
+                self._regions = (_Region(0, size, self._file_system),)
+            case PartData(offset=offset, data=data):
+                for region in self._regions:
+                    self._write(region, region.part_of(offset, data))
+            case PartEnd() | SkippedFile() | EndOfArchive():
                 pass
 
-    def _finish(self) -> FinishedUpdate:
-        if self._manifest is None or self._writer is None:
-            raise UpdateError("Incomplete update package: there is no application in it")
-        return FinishedUpdate(self._writer.number, self._writer.verify(), self._manifest)
+    def _choose_target(self, manifest: Manifest) -> "_Target":
+        if not manifest.is_for(PLATFORM):
+            raise UpdateError(
+                f"Wrong platform: the bundle is for {manifest.platform!r}, "
+                f"this device is {PLATFORM!r}"
+            )
+        self._accept(manifest)
+        # The reader has refused a manifest without an application before it comes here.
+        origin = 0 if manifest.app is None else manifest.app.app_org
+        number = find_update_slot(self._state, origin)
+        if number is None:
+            raise UpdateError("No slots available for update: commit or revert, then try again")
+        self._log(f"ota: receiving {manifest.title}")
+        return _Target(manifest, number, origin)
 
-
-class _SlotWriter:
-    """Writes an application to its slot while it comes, erasing ahead of it."""
-
-    def __init__(self, number: int, partition: OpenPartition, part: Part, length: int) -> None:
+    def _begin_application(self, part: Part, size: int) -> None:
+        target, slot = self._known_target, self._slot
+        length = size - part.app_offset
         if length < _VECTOR_TABLE_HEAD_SIZE:
             raise UpdateError("App file too short: there is no application behind its headers")
-        if length > partition.size:
-            raise UpdateError(
-                f"the application of {length:,} bytes does not fit into slot {number}, "
-                f"which has {partition.size:,}"
-            )
-        self.number = number
-        self._partition = partition
-        self._skip = part.app_offset
-        self._origin = part.app_org
-        self._length = length
-        self._crc32 = 0
-        self._written = 0
-        self._erase_runs = partition.erase_runs(length, ERASE_RUN_SIZE)
+        self._log(f"ota: writing slot {target.number} ({slot.configuration.app_dev})")
+        self._application = self._writer(slot.configuration.app_dev, length)
+        regions = [_Region(part.app_offset, size, self._application)]
+        # A file system of its own wins over one in front of the application, as on the device.
+        if part.fs_size and target.manifest.fs is None:
+            self._file_system = self._writer(slot.configuration.fs_dev, part.fs_size)
+            fs_start = part.app_offset - part.fs_size
+            regions.insert(0, _Region(fs_start, part.app_offset, self._file_system))
+        self._regions = regions
 
-    def write(self, offset: int, data: bytes) -> None:
-        """The next bytes of the part's file, `offset` bytes from its start."""
-        data = data[max(0, self._skip - offset) :]
-        if not data:
-            return
-        if self._written == 0 and len(data) >= _VECTOR_TABLE_HEAD_SIZE:
+    def _write(self, region: "_Region", data: bytes) -> None:
+        writer = region.writer
+        is_first = writer is self._application and not writer.written
+        if is_first and len(data) >= _VECTOR_TABLE_HEAD_SIZE:
+            # The earliest moment at which an image that cannot be started can be refused.
             self._check_head(data)
-        while self._erase_runs and self._erase_runs[0][0] < self._written + len(data):
-            self._partition.erase(*self._erase_runs.pop(0))
-        self._partition.program(self._written, data)
-        self._crc32 = zlib.crc32(data, self._crc32)
-        self._written += len(data)
-
-    def verify(self) -> SlotState:
-        """Read the image back; what the boot state is to say about it."""
-        self._check_head(self._partition.read(0, _VECTOR_TABLE_HEAD_SIZE))
-        read_back = 0
-        for offset in range(0, self._length, STEP_SIZE):
-            chunk = self._partition.read(offset, min(STEP_SIZE, self._length - offset))
-            read_back = zlib.crc32(chunk, read_back)
-        if read_back != self._crc32:
-            raise UpdateError(
-                f"slot {self.number} does not read back as written: CRC32 0x{read_back:08x} "
-                f"instead of 0x{self._crc32:08x}; the flash may be worn out"
-            )
-        return SlotState(app_len=self._length, app_org=self._origin, app_crc32=self._crc32)
+        if data:
+            writer.write(data)
 
     def _check_head(self, data: bytes) -> None:
+        length = 0 if self._application is None else self._application.length
         head = VectorTableHead.parse(data)
-        problem = check_vector_table(head, self._origin, self._length)
+        problem = check_vector_table(head, self._known_target.origin, length)
         if problem is not None:
             raise UpdateError(f"the image cannot be started: {problem}")
 
+    def _size_limit(self, part: Part) -> int:
+        configuration = self._slot.configuration
+        if part.name == APP_PART:
+            return part.app_offset + self._partitions.open(configuration.app_dev).size
+        return self._partitions.open(configuration.fs_dev).size
 
-def _device(slot: Slot) -> str:
-    return slot.configuration.app_dev
+    @property
+    def _known_target(self) -> "_Target":
+        if self._target is None:
+            raise UpdateError("Incomplete update package: its manifest has not come")
+        return self._target
+
+    @property
+    def _slot(self) -> Slot:
+        return self._state.slots[self._known_target.number]
+
+    def _writer(self, device: str, length: int) -> "_PartitionWriter":
+        return _PartitionWriter(self._partitions.open(device), length)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where the update goes, and what it is."""
+
+    manifest: Manifest
+    number: int
+    origin: int
+
+
+class _PartitionWriter:
+    """Fills a partition from its start, erasing ahead, and checks that it reads back."""
+
+    def __init__(self, partition: OpenPartition, length: int) -> None:
+        if length > partition.size:
+            raise UpdateError(
+                f"{length:,} bytes do not fit into {partition.name}, which has {partition.size:,}"
+            )
+        self.length = length
+        self.written = 0
+        self._partition = partition
+        self._crc32 = 0
+        self._erase_runs = partition.erase_runs(length, ERASE_RUN_SIZE)
+
+    def write(self, data: bytes) -> None:
+        """The next bytes."""
+        while self._erase_runs and self._erase_runs[0][0] < self.written + len(data):
+            self._partition.erase(*self._erase_runs.pop(0))
+        self._partition.program(self.written, data)
+        self._crc32 = zlib.crc32(data, self._crc32)
+        self.written += len(data)
+
+    def read(self, length: int) -> bytes:
+        """The first bytes."""
+        return self._partition.read(0, length)
+
+    def verify(self) -> int:
+        """Read everything back; its CRC-32 (IEEE). UpdateError when it is not as written."""
+        read_back = 0
+        for offset in range(0, self.length, _VERIFIED_AT_ONCE):
+            chunk = self._partition.read(offset, min(_VERIFIED_AT_ONCE, self.length - offset))
+            read_back = zlib.crc32(chunk, read_back)
+        if read_back != self._crc32:
+            raise UpdateError(
+                f"{self._partition.name} does not read back as written: CRC32 0x{read_back:08x} "
+                f"instead of 0x{self._crc32:08x}; the flash may be worn out"
+            )
+        return read_back
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """A part of a file, from `start` to before `end`, and who writes it."""
+
+    start: int
+    end: int
+    writer: _PartitionWriter
+
+    def part_of(self, offset: int, data: bytes) -> bytes:
+        """What of `data`, which stands at `offset` of the file, lies in this region."""
+        return data[max(0, self.start - offset) : max(0, self.end - offset)]
