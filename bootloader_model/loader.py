@@ -6,7 +6,7 @@ Its boot log explains every decision. It holds nothing from one boot to the next
 from dataclasses import dataclass, replace
 
 from bootloader_model.app_info import SEARCH_LENGTH, read_app_info
-from bootloader_model.boot_state import BootFlag, BootState
+from bootloader_model.boot_state import BootFlag, BootState, SlotState
 from bootloader_model.decision import (
     Boot,
     CheckImage,
@@ -23,7 +23,13 @@ from bootloader_model.decision import (
 )
 from bootloader_model.image_check import VectorTableHead
 from bootloader_model.journal import Journal, JournalWriteError
-from bootloader_model.layout import DEFAULT_LAYOUT, Layout
+from bootloader_model.layout import (
+    APP0_ADDRESS,
+    DEFAULT_LAYOUT,
+    DEFAULT_SLOTS,
+    FACTORY_SLOT,
+    Layout,
+)
 from bootloader_model.partition import Partitions
 from bootloader_model.protocol import BootTarget, LoaderHardware
 from bootloader_model.provisioning import default_state
@@ -160,11 +166,21 @@ class _BootRun:
         self._evidence = replace(self._evidence, state=written, is_state_fresh=True)
 
     def _write_defaults(self) -> None:
-        # All the slots are still empty in this state: the content of slot 0 is taken as it is.
-        slot = default_state(0, 0).slots[0]
-        room = self._slots.room(slot)
-        written = self._journal.append_first(default_state(room, self._slots.crc32(slot, room)))
+        application = self._whole_slot(0)
+        factory_image = None
+        if not self._settings.strict_original:
+            # The original forgets the factory image here. One that looks like an image is kept.
+            whole = self._whole_slot(FACTORY_SLOT)
+            candidate = replace(DEFAULT_SLOTS[FACTORY_SLOT], state=whole)
+            factory_image = whole if self._slots.check_image(candidate).is_good else None
+        written = self._journal.append_first(default_state(application, factory_image))
         self._evidence = Evidence(written, is_state_fresh=True)
+
+    def _whole_slot(self, number: int) -> SlotState:
+        """What there is to say about a slot when its content is taken as it is."""
+        slot = DEFAULT_SLOTS[number]
+        room = self._slots.room(slot)
+        return SlotState(room, APP0_ADDRESS, self._slots.crc32(slot, room))
 
     def _copy(self, source: int, target: int) -> bool:
         state = self._state()

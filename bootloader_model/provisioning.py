@@ -23,18 +23,20 @@ def describe_image(image: bytes, *, origin: int = APP0_ADDRESS) -> SlotState:
     return SlotState(app_len=len(image), app_org=origin, app_crc32=zlib.crc32(image))
 
 
-def default_state(length: int, crc32: int) -> BootState:
+def default_state(application: SlotState, factory_image: SlotState | None = None) -> BootState:
     """What the loader writes when no record is left: slot 0 is active and committed.
 
-    How long the application in slot 0 is is not known then; as in the original, the whole slot is
-    taken for the image, whatever it holds.
+    How long the images are is not known then; as in the original, the whole slot 0 is taken for
+    the image, whatever it holds.
 
     Args:
-        length: of slot 0, in bytes.
-        crc32: CRC-32 (IEEE) of the whole slot 0.
+        application: what there is to say about slot 0.
+        factory_image: the same for slot 3, None to leave it empty, as the original does.
     """
-    application = replace(DEFAULT_SLOTS[0], state=SlotState(length, APP0_ADDRESS, crc32))
-    return _committed_state((application, *DEFAULT_SLOTS[1:]))
+    slots = [replace(DEFAULT_SLOTS[0], state=application), *DEFAULT_SLOTS[1:]]
+    if factory_image is not None:
+        slots[FACTORY_SLOT] = replace(slots[FACTORY_SLOT], state=factory_image)
+    return _committed_state(tuple(slots))
 
 
 def initial_state(application: bytes, factory_image: bytes | None = None) -> BootState:
@@ -44,10 +46,8 @@ def initial_state(application: bytes, factory_image: bytes | None = None) -> Boo
         application: the image in slot 0.
         factory_image: the image in slot 3; None = that slot is empty.
     """
-    slots = [replace(DEFAULT_SLOTS[0], state=describe_image(application)), *DEFAULT_SLOTS[1:]]
-    if factory_image is not None:
-        slots[FACTORY_SLOT] = replace(slots[FACTORY_SLOT], state=describe_image(factory_image))
-    return _committed_state(tuple(slots))
+    factory = None if factory_image is None else describe_image(factory_image)
+    return default_state(describe_image(application), factory)
 
 
 def provision(

@@ -120,6 +120,7 @@ class Board:
         factory = engine_factory(self.engine, platform)
         settings = settings or DeviceSettings()
         boot_loader = _find_loader(loader, settings)
+        self._strict_original = settings.strict_original
         with ExitStack() as cleanup:
 
             def manufacture() -> storage.FlashStorage:
@@ -261,7 +262,7 @@ class Board:
     @property
     def boot_state(self) -> BootState | None:
         """The boot state as it stands in the flash; None without a valid record."""
-        return read_boot_state(self.machine)
+        return read_boot_state(self.machine, strict_original=self._strict_original)
 
     @property
     def running(self) -> bool:

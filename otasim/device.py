@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bootloader_model.app_info import SEARCH_LENGTH, AppInfo, read_app_info
-from bootloader_model.boot_state import BootState
+from bootloader_model.boot_state import NO_SLOT, BootState
 from bootloader_model.journal import Journal
-from bootloader_model.layout import DEFAULT_LAYOUT
+from bootloader_model.layout import DEFAULT_LAYOUT, FLASH_BASE
 from bootloader_model.partition import Partitions
 from bootloader_model.protocol import Loader
-from bootloader_model.slot_access import SlotAccess
 from platforms.clock import NS_PER_MS, NS_PER_S, Clock
 from platforms.devices.reset_cause import ResetCause
 from platforms.devices.watchdog import KEY_ENABLE_ACCESS, KEY_RELOAD, KEY_START, registers_for
@@ -83,7 +82,12 @@ class _LoaderHardware:
 
 @dataclass(frozen=True, slots=True)
 class RunningImage:
-    """The application that was started last: its slot and what it says of itself."""
+    """The application that was started last.
+
+    Attributes:
+        slot: where it is; -1 when the boot state knows no slot there.
+        info: what it says of itself.
+    """
 
     slot: int
     info: AppInfo
@@ -130,7 +134,9 @@ class _Application:
         self.channel = UartChannel(dispatcher, output, self._to_firmware)
         register_rpc_service(dispatcher)
         register_sys_service(dispatcher, self)
-        boot = BootConfiguration(self._partitions, strict_original=settings.strict_original)
+        boot = BootConfiguration(
+            self._partitions, image.slot, strict_original=settings.strict_original
+        )
         self._updates = UpdateService(
             dispatcher,
             self,
@@ -220,17 +226,20 @@ class DeviceSoftware:
         self._settings = settings
         self._open_url = open_url
         self._application: _Application | None = None
+        self._vector_table = 0
         self.image: RunningImage | None = None
 
     def boot(self, cause: ResetCause) -> EntryPoint | None:
         """Run the loader; its target is where the processor starts."""
         target = self._loader.boot(_LoaderHardware(self._machine, self._output, cause))
+        self._vector_table = target.vector_table
         return EntryPoint(target.vector_table, target.stack_pointer, target.program_counter)
 
     def application_started(self) -> None:
         """Make the service of this boot."""
-        state = read_boot_state(self._machine)
-        self.image = _running_image(self._machine, state)
+        self.image = _running_image(
+            self._machine, self._vector_table, strict_original=self._settings.strict_original
+        )
         self._application = _Application(
             self._machine, self._output, self._settings, self.image, self._open_url
         )
@@ -266,9 +275,13 @@ def partitions_of(machine: Machine) -> Partitions:
     )
 
 
-def read_boot_state(machine: Machine) -> BootState | None:
-    """The boot state in the flash; None when there is no valid record."""
-    winner = Journal(partitions_of(machine).journal_areas).load().winner
+def read_boot_state(machine: Machine, *, strict_original: bool = False) -> BootState | None:
+    """The boot state in the flash; None when there is no valid record.
+
+    With `strict_original`, as the original reads it.
+    """
+    areas = partitions_of(machine).journal_areas
+    winner = Journal(areas, strict_original=strict_original).load().winner
     return None if winner is None else winner.state
 
 
@@ -278,13 +291,16 @@ def image_info(image: bytes) -> AppInfo:
     return info or AppInfo("unknown", f"crc32:{zlib.crc32(image):08x}", "")
 
 
-def _running_image(machine: Machine, state: BootState | None) -> RunningImage:
-    if state is None or not state.has_slot(state.active_slot):
-        return RunningImage(-1, AppInfo("unknown", "unknown", ""))
-    slot = state.slots[state.active_slot]
-    access = SlotAccess(partitions_of(machine), _nothing_to_feed)
-    return RunningImage(state.active_slot, image_info(access.read_image(slot)))
-
-
-def _nothing_to_feed() -> None:
-    """Looking from outside starves no watchdog."""
+def _running_image(machine: Machine, vector_table: int, *, strict_original: bool) -> RunningImage:
+    """What was started is where the vector table is, whatever the boot state says."""
+    state = read_boot_state(machine, strict_original=strict_original)
+    content = machine.models.internal_flash.memory.storage
+    offset = vector_table - FLASH_BASE
+    number, length = NO_SLOT, SEARCH_LENGTH
+    for candidate, slot in enumerate(() if state is None else state.slots):
+        if slot.configuration.app_map_addr == vector_table:
+            number, length = candidate, slot.state.app_len
+            break
+    if not 0 <= offset < len(content):
+        return RunningImage(number, AppInfo("unknown", "unknown", ""))
+    return RunningImage(number, image_info(bytes(content[offset : offset + length])))

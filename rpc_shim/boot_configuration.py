@@ -15,13 +15,17 @@ class BootConfiguration:
 
     Args:
         partitions: where the journal is.
+        running_slot: the slot of the application that runs; -1 when it is not known.
         strict_original: read and write the journal as the original does.
 
     Raises:
         FlashError: the journal cannot be read.
     """
 
-    def __init__(self, partitions: Partitions, *, strict_original: bool = False) -> None:
+    def __init__(
+        self, partitions: Partitions, running_slot: int, *, strict_original: bool = False
+    ) -> None:
+        self._running_slot = running_slot
         self._journal = Journal(partitions.journal_areas, strict_original=strict_original)
         winner = self._journal.load().winner
         self._state = None if winner is None else winner.state
@@ -37,6 +41,22 @@ class BootConfiguration:
         if self._state is None:
             raise RpcError(FAILED, "there is no valid boot state in the flash: reboot to write one")
         return self._state
+
+    @property
+    def booted_state(self) -> BootState:
+        """The boot state, when what runs is what it says.
+
+        Raises RpcError when another slot is to be booted first. Until then nobody may decide about
+        that slot, and the slot of the code that runs is not free, whatever the state says.
+        """
+        state = self.state
+        if state.active_slot != self._running_slot:
+            raise RpcError(
+                FAILED,
+                f"slot {state.active_slot} is to be booted, but the application in slot "
+                f"{self._running_slot} still runs: reboot first (Sys.Reboot)",
+            )
+        return state
 
     def write(self, state: BootState) -> BootState:
         """Append `state` to the journal and return it as written, with its sequence number.

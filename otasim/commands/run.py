@@ -11,7 +11,7 @@ from types import FrameType
 
 import click
 
-from otasim.board import DEFAULT_IMAGE, Board
+from otasim.board import DEFAULT_IMAGE, Board, TimeLimitError
 from otasim.device import DeviceSettings
 from otasim.engines import AUTO, ENGINES, choose_engine
 from otasim.pacing import Input, Pacer
@@ -167,7 +167,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
         click.echo(f"otasim: {engine} engine, serial port {link.port}, Ctrl-C ends it", err=True)
         try:
             board.machine.outside_world = look_outside
-            board.run_until(lambda: board.running, timeout_s=_READY_LIMIT_S)
+            _wait_until_running(board)
             board.paced = speed != "max"
             board.machine.outside_world = pacer
             if ready_file is not None:
@@ -178,6 +178,17 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
         except _Stop:
             terminal.flush()
             click.echo("\notasim: stopped", err=True)
+
+
+def _wait_until_running(board: Board) -> None:
+    try:
+        board.run_until(lambda: board.running, timeout_s=_READY_LIMIT_S)
+    except TimeLimitError:
+        raise OtasimError(
+            f"the boot loader has started no application in {_READY_LIMIT_S} virtual seconds, its "
+            "log above says why: use another --state directory, or remove this one for a fresh "
+            "board with --image"
+        ) from None
 
 
 def _open_tools(

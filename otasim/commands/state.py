@@ -42,26 +42,38 @@ class _Area:
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path, exists=True), metavar="FILE_OR_DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def state(source: Path, as_json: bool) -> None:
+@click.option(
+    "--strict-original",
+    is_flag=True,
+    help="Read as the original loader does, which stops at the first bad record of an area.",
+)
+def state(source: Path, as_json: bool, strict_original: bool) -> None:
     """Show the boot state in FILE_OR_DIR.
 
-    A directory is what `otasim run --state` keeps. A file of 4 MB is taken for the board's SPI
-    flash; in any other (a dump of a real device) records are searched for.
+    A directory is what `otasim run --state` keeps. In a file of 4 MB the boot state is looked for
+    where this board has it; where there is none, and in any other file (a dump of a real device),
+    records are searched for.
     """
     path = source / NOR_FILE if source.is_dir() else source
     areas = _areas(path, _read(path))
-    result = scan_areas([(area.name, area.content) for area in areas])
+    contents = [(area.name, area.content) for area in areas]
+    result = scan_areas(contents, strict_original=strict_original)
     if as_json:
         click.echo(json.dumps(_to_json(areas, result), indent=2))
     else:
         for line in _tell(areas, result):
             click.echo(line)
+        original = scan_areas(contents, strict_original=True)
+        if not strict_original and _place(original) != _place(result):
+            click.echo(f"note: for a device with the original loader, {original.explain()}")
     if result.winner is None:
         raise SystemExit(EXIT_FAILED)
 
 
 def _read(path: Path) -> bytes:
     try:
+        if not path.is_file():
+            raise DumpError(path, "not a regular file: expected a flash image")
         if path.stat().st_size > _SIZE_LIMIT:
             raise DumpError(path, f"larger than {_SIZE_LIMIT >> 20} MB: no flash image")
         content = path.read_bytes()
@@ -74,15 +86,16 @@ def _read(path: Path) -> bytes:
     return content
 
 
+def _place(result: ScanResult) -> str | None:
+    return None if result.winner is None else result.winner.location
+
+
 def _areas(path: Path, content: bytes) -> list[_Area]:
-    if len(content) == w25q32jv.SIZE:
-        partitions = [DEFAULT_LAYOUT.partition(name) for name in DEFAULT_LAYOUT.journal_areas]
-        return [
-            _Area(part.name, part.offset, content[part.offset : part.offset + part.size])
-            for part in partitions
-            if part.flash is FlashName.NOR
-        ]
-    areas = list(_find_areas(content))
+    is_board = len(content) == w25q32jv.SIZE
+    own = list(_areas_of_this_board(content)) if is_board else []
+    if any(_MAGIC in area.content for area in own):
+        return own
+    areas = list(_find_areas(content)) or own
     if not areas:
         raise DumpError(
             path,
@@ -90,6 +103,13 @@ def _areas(path: Path, content: bytes) -> list[_Area]:
             "is it a dump of the flash that holds the boot configuration?",
         )
     return areas
+
+
+def _areas_of_this_board(content: bytes) -> Iterator[_Area]:
+    for name in DEFAULT_LAYOUT.journal_areas:
+        part = DEFAULT_LAYOUT.partition(name)
+        if part.flash is FlashName.NOR:
+            yield _Area(part.name, part.offset, content[part.offset : part.offset + part.size])
 
 
 def _find_areas(content: bytes) -> Iterator[_Area]:

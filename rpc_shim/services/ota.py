@@ -8,10 +8,11 @@ written there before it is answered.
 from collections.abc import Callable
 from dataclasses import replace
 
-from bootloader_model.boot_state import NO_SLOT, BootFlag, BootState
+from bootloader_model.boot_state import NO_SLOT, BootFlag, BootState, TransitionError
 from bootloader_model.slot_access import SlotAccess
 from bootloader_model.slots import find_slot
 from platforms.clock import NS_PER_S
+from platforms.errors import OtasimError
 from rpc_shim.arguments import Arguments, flag, integer
 from rpc_shim.boot_configuration import BootConfiguration
 from rpc_shim.dispatch import BAD_REQUEST, FAILED, Call, Dispatcher, RpcError
@@ -77,7 +78,12 @@ class OtaService:
             )
             self._arm(state.commit_timeout)
         else:
-            self._write(state.commit())
+            try:
+                self._write(state.commit())
+            except OtasimError as error:
+                # Not committed, so the next reset brings the old firmware back.
+                self._device.log(f"ota: this firmware cannot be committed: {error}")
+                return
             self._device.record("commit", slot=state.active_slot, automatic=True)
             self._device.log(
                 f"ota: first boot of this firmware, no commit timeout: slot {state.active_slot} "
@@ -107,11 +113,17 @@ class OtaService:
             f"ota: not committed within {state.commit_timeout} s: "
             f"rolling back to slot {state.revert_slot}"
         )
-        self._write(state.revert())
+        try:
+            self._write(state.revert())
+        except TransitionError as error:
+            self._device.log(f"ota: no rollback: {error}")
+            return
+        except OtasimError as error:
+            self._device.log(f"ota: {error}; the boot loader has to roll back")
         self._device.reboot_after(0)
 
     def _commit(self, _call: Call) -> JsonValue:
-        state = self._boot.state
+        state = self._boot.booted_state
         if state.is_committed:
             raise RpcError(FAILED, f"slot {state.active_slot} is committed already")
         self._write(state.commit())
@@ -200,7 +212,7 @@ class OtaService:
     # -- snapshots --------------------------------------------------------------------------------
 
     def _create_snapshot(self, call: Call) -> JsonValue:
-        state = self._boot.state
+        state = self._boot.booted_state
         if not state.is_committed:
             raise RpcError(FAILED, f"Cannot create snapshots in uncommitted state: {COMMIT_FIRST}")
         self._refuse_during_update("a snapshot")

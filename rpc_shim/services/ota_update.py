@@ -185,7 +185,7 @@ class UpdateService:
             raise RpcError(
                 FAILED, "Update already in progress: wait for it to end, or call OTA.Abort"
             )
-        state = self._boot.state
+        state = self._boot.booted_state
         if not state.is_committed:
             raise RpcError(FAILED, f"Previous update has not been committed yet: {COMMIT_FIRST}")
         settings = self._settings()

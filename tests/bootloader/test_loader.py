@@ -3,7 +3,7 @@
 import pytest
 
 from bootloader_model.boot_state import NO_SLOT, BootFlag, BootState
-from bootloader_model.layout import APP0_ADDRESS
+from bootloader_model.layout import APP0_ADDRESS, FACTORY_SLOT
 from bootloader_model.loader import LoaderSettings, WatchdogSilentError
 from bootloader_model.protocol import BootTarget
 from platforms.devices.reset_cause import ResetCause
@@ -397,3 +397,21 @@ def test_a_board_of_full_size_takes_the_largest_update() -> None:
     board.update(image)
     board.boot()
     assert board.running_image(len(image)) == image
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_defaults_keep_a_factory_image_unless_the_original_is_asked_for(strict: bool) -> None:
+    board = FakeBoard(settings=LoaderSettings(strict_original=strict))
+    board.provision(make_image("1.0"), make_image("0.9"))
+    for name in board.layout.journal_areas:
+        area = board.layout.partition(name)
+        board.nor.cells[area.offset : area.offset + area.size] = b"\xff" * area.size
+    board.boot()
+    factory = board.state().slots[FACTORY_SLOT].state
+    assert (factory.app_len > 0) is not strict
+    if not strict:
+        board.damage(0, offset=0)
+        board.boot()
+        assert "fallback-factory" in board.hardware.reasons
+        image = make_image("0.9")
+        assert board.running_image(len(image)) == image

@@ -2,6 +2,7 @@ import zlib
 
 import pytest
 
+from bootloader_model.boot_state import SlotState
 from bootloader_model.layout import APP0_ADDRESS, FACTORY_SLOT
 from bootloader_model.provisioning import default_state, initial_state
 from platforms.errors import InvalidArgumentError
@@ -43,7 +44,7 @@ def test_an_image_that_does_not_fit_is_refused(size: int) -> None:
 
 
 def test_the_default_takes_all_of_slot_0_for_the_application() -> None:
-    state = default_state(0xF0000, 0x1234)
+    state = default_state(SlotState(0xF0000, APP0_ADDRESS, 0x1234))
     facts = state.slots[0].state
     assert (facts.app_len, facts.app_org, facts.app_crc32) == (0xF0000, APP0_ADDRESS, 0x1234)
     assert state.is_committed

@@ -157,3 +157,42 @@ def test_doctor_says_what_is_there() -> None:
 def test_records_of_the_flash_round_trip(state_directory: Path) -> None:
     raw = (state_directory / "nor.bin").read_bytes()[:256]
     assert build_record(parse_record(raw)) == raw
+
+
+def test_state_searches_a_dump_of_four_megabytes_that_is_laid_out_otherwise(
+    state_directory: Path, tmp_path: Path
+) -> None:
+    dump = tmp_path / "dump.bin"
+    content = (state_directory / "nor.bin").read_bytes()
+    dump.write_bytes(b"\xff" * 0x20000 + content[:0x400] + b"\xff" * (len(content) - 0x20400))
+    done = otasim("state", dump)
+    assert done.returncode == 0
+    assert "at 0x020000+0x0300 wins" in done.stdout
+
+
+def test_state_says_when_the_original_loader_sees_another_record(state_directory: Path) -> None:
+    nor = state_directory / "nor.bin"
+    content = bytearray(nor.read_bytes())
+    content[0x100 + 20] ^= 1
+    nor.write_bytes(content)
+    done = otasim("state", state_directory)
+    assert "bcfg0+0x0300 wins" in done.stdout
+    assert "for a device with the original loader, bcfg0+0x0000 wins" in done.stdout
+    strict = otasim("state", state_directory, "--strict-original")
+    assert "bcfg0+0x0000 wins" in strict.stdout
+    assert "note:" not in strict.stdout
+
+
+def test_state_reads_no_device_that_never_ends() -> None:
+    done = otasim("state", "/dev/zero")
+    assert (done.returncode, "not a regular file" in done.stderr) == (1, True)
+
+
+def test_run_says_when_there_is_nothing_to_start(state_directory: Path) -> None:
+    for name in ("nor.bin", "internal.bin"):
+        file = state_directory / name
+        file.write_bytes(b"\xff" * file.stat().st_size)
+    done = otasim("run", "--engine", "embedded", "--state", state_directory)
+    assert done.returncode == 1
+    assert "no bootable image" in done.stdout
+    assert "the boot loader has started no application in 60 virtual seconds" in done.stderr
