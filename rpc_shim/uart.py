@@ -57,20 +57,23 @@ class HostOutput:
         Control characters and all but ASCII are escaped, and what a host could take for the start
         of a frame is changed, so that no text, wherever it is from, ends a host tool's session.
         """
-        start = b"\n" if self._line_is_open else b""
-        self._send(start + _harmless(text).encode("ascii") + b"\n")
+        self._send_line(NEWLINE_DELIMITER + _harmless(text).encode("ascii") + NEWLINE_DELIMITER)
 
     def write_frame(self, json: bytes, style: ReplyStyle) -> None:
         """Send an answer in the way its request was framed."""
-        self._send(encode_frame(json, style))
+        self._send_line(encode_frame(json, style))
 
     def write_handshake_answer(self) -> None:
         """Tell the host that it can send its request."""
-        self._send(HANDSHAKE_ANSWER)
+        self._send_line(HANDSHAKE_ANSWER)
 
     def write_empty_line(self) -> None:
         """Answer an empty line."""
         self._send(NEWLINE_DELIMITER)
+
+    def _send_line(self, line: bytes) -> None:
+        """Send a line that begins with a newline, without it where a line has just ended."""
+        self._send(line if self._line_is_open else line.removeprefix(NEWLINE_DELIMITER))
 
     def _send(self, data: bytes) -> None:
         self._line_is_open = not data.endswith(b"\n")

@@ -13,7 +13,7 @@ from rpc_shim.framing import Delimiter, ReplyStyle
 from rpc_shim.uart import HostOutput, UartChannel
 
 MOS_HANDSHAKE = b'"""\x04"""\n\n'
-HANDSHAKE_ANSWER = b'\n"""\x04"""'
+HANDSHAKE_ANSWER = b'"""\x04"""'
 
 
 @dataclass
@@ -63,6 +63,11 @@ def quoted(frame: str) -> bytes:
     return b'\n"""' + frame.encode() + b"%08x" % zlib.crc32(frame.encode()) + b'"""\n'
 
 
+def answer_in_quotes(frame: str) -> bytes:
+    """The same as an answer where a line has just ended."""
+    return quoted(frame).removeprefix(b"\n")
+
+
 def line(frame: str) -> bytes:
     """A frame as a newer client sends it."""
     return frame.encode() + b"%08x\n" % zlib.crc32(frame.encode())
@@ -75,11 +80,11 @@ def in_chunks(data: bytes) -> list[bytes]:
 def test_a_whole_session_of_mos_byte_for_byte(board: Board) -> None:
     assert board.exchange(MOS_HANDSHAKE) == HANDSHAKE_ANSWER + b"\n"
     request = quoted('{"src":"mos","id":2019165903085,"method":"Ping"}')
-    answer = quoted('{"id":2019165903085,"src":"dev","dst":"mos","result":"pong"}')
+    answer = answer_in_quotes('{"id":2019165903085,"src":"dev","dst":"mos","result":"pong"}')
     assert board.exchange(b'"""', *in_chunks(request)) == answer
     assert board.exchange(MOS_HANDSHAKE) == HANDSHAKE_ANSWER + b"\n"
     request = quoted('{"src":"mos","id":2033054059294,"method":"No.Such"}')
-    answer = quoted(
+    answer = answer_in_quotes(
         '{"id":2033054059294,"src":"dev","dst":"mos",'
         '"error":{"code":404,"message":"No handler for No.Such"}}'
     )
@@ -91,9 +96,9 @@ def test_a_whole_session_of_mos_byte_for_byte(board: Board) -> None:
 
 def test_a_newer_client_byte_for_byte(board: Board) -> None:
     request = line('{"jsonrpc": "2.0", "method": "Ping", "id": 1}')
-    assert board.exchange(request) == b"\n" + line('{"id":1,"src":"dev","result":"pong"}')
+    assert board.exchange(request) == line('{"id":1,"src":"dev","result":"pong"}')
     assert board.exchange(b'{"method":"Ping","id":2}\n') == (
-        b'\n{"id":2,"src":"dev","result":"pong"}\n'
+        b'{"id":2,"src":"dev","result":"pong"}\n'
     )
     assert board.exchange(b"\n") == b"\n"
     assert not board.to_firmware
@@ -104,7 +109,7 @@ def test_requests_wait_for_a_turn_and_console_input_does_not(board: Board) -> No
     assert board.to_firmware == b"help\n"
     assert board.sent == b""
     board.channel.turn()
-    assert board.sent == b'\n{"id":1,"src":"dev","result":"pong"}\n'
+    assert board.sent == b'{"id":1,"src":"dev","result":"pong"}\n'
     assert board.exchange() == b""
 
 
@@ -113,7 +118,7 @@ def test_answer_is_one_write_behind_whatever_stands_on_the_line(board: Board) ->
     assert board.to_host == [
         b"half a line",
         b"\nand a log line\n",
-        quoted('{"id":1,"src":"dev","result":"UART2"}'),
+        answer_in_quotes('{"id":1,"src":"dev","result":"UART2"}'),
     ]
 
 
@@ -122,7 +127,7 @@ def test_answer_that_comes_later_keeps_its_requests_style(board: Board) -> None:
     board.exchange(b'{"id":2,"method":"Ping"}\n')
     board.to_host.clear()
     board.waiting[0].result(None)
-    assert board.sent == quoted('{"id":1,"src":"dev","result":null}')
+    assert board.sent == answer_in_quotes('{"id":1,"src":"dev","result":null}')
 
 
 def test_rejected_frame_is_logged_in_the_turn_and_not_answered(board: Board) -> None:
@@ -167,9 +172,8 @@ def test_a_main_loop_that_hangs_is_not_flooded(flood: bytes) -> None:
     board.channel.turn()
     assert board.sent.startswith(b"rpc: %d requests dropped" % board.channel.dropped)
     assert board.channel._queued_size == 0
-    assert board.exchange(b'{"id":1,"method":"Ping"}\n') == (
-        b'\n{"id":1,"src":"dev","result":"pong"}\n'
-    )
+    answer = board.exchange(b'{"id":1,"method":"Ping"}\n')
+    assert answer.removeprefix(b"\n") == b'{"id":1,"src":"dev","result":"pong"}\n'
 
 
 # --- the wire to the host -------------------------------------------------------------------
@@ -185,7 +189,13 @@ def test_log_lines_start_on_a_line_of_their_own() -> None:
     output.write_line("third")
     output.write_handshake_answer()
     output.write_line("fourth")
-    assert b"".join(sent) == b'first\nprompt> \nsecond\nthird\n\n"""\x04"""\nfourth\n'
+    output.write_console(b"prompt> ")
+    output.write_frame(b"{}", ReplyStyle(Delimiter.QUOTES, with_crc=False))
+    output.write_frame(b"{}", ReplyStyle(Delimiter.NEWLINE, with_crc=False))
+    assert (
+        b"".join(sent)
+        == b'first\nprompt> \nsecond\nthird\n"""\x04"""\nfourth\nprompt> \n"""{}"""\n{}\n'
+    )
 
 
 @pytest.mark.parametrize(
