@@ -16,6 +16,7 @@ from bootloader_model.slot_access import ERASE_RUN_SIZE
 from bootloader_model.slots import find_update_slot
 from platforms.errors import OtasimError
 from rpc_shim.bundle.manifest import Manifest, Part
+from rpc_shim.bundle.signature import NO_SIGNATURES_REQUIRED, SignaturePolicy
 from rpc_shim.bundle.stream import (
     BundleEvent,
     BundleReader,
@@ -64,6 +65,7 @@ class Update:
         state: the boot state, which is only read.
         partitions: where slots are opened.
         log: takes one line of text.
+        signature_policy: the signatures a bundle must have; unless told otherwise, none.
     """
 
     def __init__(
@@ -72,11 +74,13 @@ class Update:
         state: BootState,
         partitions: Partitions,
         log: Callable[[str], None],
+        signature_policy: SignaturePolicy = NO_SIGNATURES_REQUIRED,
     ) -> None:
         self._source = source
         self._state = state
         self._partitions = partitions
         self._log = log
+        self._signature_policy = signature_policy
         self._reader = BundleReader(part_size_limit=self._size_limit)
         self._manifest: Manifest | None = None
         self._writer: _SlotWriter | None = None
@@ -123,14 +127,17 @@ class Update:
 
     def _take(self, event: BundleEvent) -> None:
         match event:
-            case ManifestReceived(manifest):
+            case ManifestReceived(manifest, text, signatures):
                 if not manifest.is_for(PLATFORM):
                     raise UpdateError(
                         f"Wrong platform: the bundle is for {manifest.platform!r}, "
                         f"this device is {PLATFORM!r}"
                     )
+                signed_by = self._signature_policy.check(manifest, text, signatures)
                 self._manifest = manifest
                 self._log(f"ota: receiving {manifest.title}")
+                if signed_by:
+                    self._log(f"ota: signed by key {', '.join(map(str, signed_by))}")
             case PartBegin(part=part, size=size) if part.name == "app":
                 number = self._slot_for(part)
                 slot = self._state.slots[number]
