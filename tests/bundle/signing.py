@@ -2,7 +2,10 @@
 
 import zlib
 
+import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 
 import firmware
 from rpc_shim.bundle.create import create_bundle
@@ -14,6 +17,19 @@ from tests.bundle.test_bundle_files import BUILT
 KEYS = tuple(ec.derive_private_key(1_000_003 + n, ec.SECP256R1()) for n in range(8))
 SETTINGS = tuple(format_public_key(key.public_key()) for key in KEYS)
 """The same keys as the settings `update.key0` to `update.key7` of a device."""
+
+
+def _signs_deterministically() -> bool:
+    try:
+        ec.ECDSA(SHA256(), deterministic_signing=True)
+    except UnsupportedAlgorithm:
+        return False
+    return True
+
+
+needs_deterministic_signatures = pytest.mark.skipif(
+    not _signs_deterministically(), reason="the cryptography library has an OpenSSL before 3.2"
+)
 
 SAMPLE = load_image(firmware.path("sample-2.0"))
 

@@ -113,7 +113,6 @@ def test_an_empty_sign_key_skips_a_place(tmp_path: Path) -> None:
     first, third = write_key(tmp_path / "a.pem", 0), write_key(tmp_path / "c.pem", 2)
     bundle = make(tmp_path / "fw.zip", first, "", third)
     assert signers(check_bundle(bundle), *SETTINGS) == (0, 2)
-    assert make(tmp_path / "again.zip", first, "", third).read_bytes() == bundle.read_bytes()
     code, output, _ = otasim_bundle("show", bundle)
     assert code == 0
     assert [line.split()[1] for line in output.splitlines() if "signature" in line] == [
