@@ -18,6 +18,7 @@ from bootloader_model.slot_access import ERASE_RUN_SIZE
 from bootloader_model.slots import find_update_slot
 from platforms.errors import OtasimError
 from rpc_shim.bundle.manifest import APP_PART, Manifest, Part
+from rpc_shim.bundle.signature import NO_SIGNATURES_REQUIRED, SignaturePolicy
 from rpc_shim.bundle.stream import (
     BundleEvent,
     BundleReader,
@@ -62,6 +63,7 @@ class Update:
         partitions: where slots are opened.
         log: takes one line of text.
         accept: sees the manifest before anything is written; raises an OtasimError to refuse it.
+        signature_policy: the signatures a bundle must have; unless told otherwise, none.
     """
 
     def __init__(
@@ -70,11 +72,13 @@ class Update:
         partitions: Partitions,
         log: Callable[[str], None],
         accept: Callable[[Manifest], None],
+        signature_policy: SignaturePolicy = NO_SIGNATURES_REQUIRED,
     ) -> None:
         self._state = state
         self._partitions = partitions
         self._log = log
         self._accept = accept
+        self._signature_policy = signature_policy
         self._reader = BundleReader(part_size_limit=self._size_limit)
         self._target: _Target | None = None
         self._application: _PartitionWriter | None = None
@@ -110,8 +114,8 @@ class Update:
 
     def _take(self, event: BundleEvent) -> None:
         match event:
-            case ManifestReceived(manifest):
-                self._target = self._choose_target(manifest)
+            case ManifestReceived() as received:
+                self._target = self._choose_target(received)
             case PartBegin(part=part, size=size) if part.name == APP_PART:
                 self._begin_application(part, size)
             case PartBegin(size=size):
@@ -123,12 +127,14 @@ class Update:
             case PartEnd() | SkippedFile() | EndOfArchive():
                 pass
 
-    def _choose_target(self, manifest: Manifest) -> "_Target":
+    def _choose_target(self, received: ManifestReceived) -> "_Target":
+        manifest = received.manifest
         if not manifest.is_for(PLATFORM):
             raise UpdateError(
                 f"Wrong platform: the bundle is for {manifest.platform!r}, "
                 f"this device is {PLATFORM!r}"
             )
+        signed_by = self._signature_policy.check(manifest, received.text, received.signatures)
         self._accept(manifest)
         # The reader has refused a manifest without an application before it comes here.
         origin = 0 if manifest.app is None else manifest.app.app_org
@@ -136,6 +142,8 @@ class Update:
         if number is None:
             raise UpdateError("No slots available for update: commit or revert, then try again")
         self._log(f"ota: receiving {manifest.title}")
+        if signed_by:
+            self._log(f"ota: signed by key {', '.join(map(str, signed_by))}")
         return _Target(manifest, number, origin)
 
     def _begin_application(self, part: Part, size: int) -> None:
