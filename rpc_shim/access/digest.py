@@ -190,6 +190,39 @@ def response_for(algorithm: Algorithm, ha1: str, proof: Proof) -> str:
     )
 
 
+def answer_in_frame(
+    challenge: Challenge, user: str, password: str, cnonce: int
+) -> dict[str, JsonValue]:
+    """The `auth` object that answers `challenge`, as `mos` makes it.
+
+    Args:
+        challenge: what the device asks.
+        user: who we say we are.
+        password: what we prove to know.
+        cnonce: a number that has not been used with this challenge.
+    """
+    algorithm = challenge.algorithm
+    proof = Proof(
+        username=user,
+        realm=challenge.realm,
+        nonce=str(challenge.nonce),
+        nonce_value=challenge.nonce,
+        cnonce=str(cnonce),
+        nonce_count=FRAME_NONCE_COUNT,
+        response="",
+        algorithm=algorithm.value,
+    )
+    ha1 = password_hash(algorithm, user, challenge.realm, password)
+    return {
+        "realm": challenge.realm,
+        "username": user,
+        "nonce": challenge.nonce,
+        "cnonce": cnonce,
+        "algorithm": algorithm.value,
+        "response": response_for(algorithm, ha1, proof),
+    }
+
+
 def is_proven(proof: Proof, passwords: PasswordFile, realm: str, algorithm: Algorithm) -> bool:
     """Whether `proof` is right for a user of `realm` in the file.
 
