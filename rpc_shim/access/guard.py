@@ -61,7 +61,8 @@ class AccessGuard:
 
     Args:
         configuration: read at each request, so that a change counts from the next one on.
-        read_file: contents of a file of the device by its name, None when there is none.
+        read_file: contents of a file of the device by its name, None when there is none; may raise
+            an OtasimError, which lets nobody through.
         clock: virtual time.
         log: takes one line of text; what is wrong with rules and files is only told here.
     """

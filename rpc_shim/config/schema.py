@@ -20,9 +20,10 @@ from rpc_shim.framing import DEFAULT_MAX_FRAME_SIZE
 SettingValue: TypeAlias = bool | int | str
 ValueT_co = TypeVar("ValueT_co", bound=SettingValue, covariant=True)
 
+MAX_COMMIT_TIMEOUT_S = 30 * 24 * 3600
+
 _INT32_MAX = 2**31 - 1
 _MAX_WATCHDOG_TIMEOUT_S = 32  # the slowest the independent watchdog counts
-_MAX_COMMIT_TIMEOUT_S = 30 * 24 * 3600
 _PRINTABLE = r"[ -~]"
 
 
@@ -138,7 +139,7 @@ UPDATE_TIMEOUT = _integer(
 )  # fmt: skip
 UPDATE_COMMIT_TIMEOUT = _integer(
     "update.commit_timeout", 0, "After applying update, wait for commit up to this long",
-    0, _MAX_COMMIT_TIMEOUT_S,
+    0, MAX_COMMIT_TIMEOUT_S,
 )  # fmt: skip
 UPDATE_URL = _text("update.url", "Fetch updates from here")
 UPDATE_INTERVAL = _integer(

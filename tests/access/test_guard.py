@@ -1,6 +1,5 @@
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import threading
@@ -25,6 +24,7 @@ from rpc_shim.config.configuration import Configuration
 from rpc_shim.dispatch import Channel, HttpAuthorization, RpcError
 from rpc_shim.frame import JsonValue, ReplyAddress, Request
 from tests.config.files import Files
+from tests.rpc.mos import needs_mos, run_mos
 from tests.rpc.serving import serve
 
 UART = Channel("UART", "UART2")
@@ -195,6 +195,12 @@ def test_users_are_let_through_as_the_rules_say(algorithm: Algorithm) -> None:
     assert guarded.ask("Sys.Reboot", guarded.auth("alice")) == (403, "unauthorized")
 
 
+def test_a_response_may_be_in_capital_letters() -> None:
+    guarded = Guarded()
+    auth = guarded.auth()
+    assert guarded.code(auth=auth | {"response": str(auth["response"]).upper()}) is None
+
+
 def test_challenge_is_the_message_of_the_device() -> None:
     refused = Guarded().ask()
     assert refused is not None
@@ -256,6 +262,7 @@ def test_without_a_password_file_nobody_is_known() -> None:
     assert guarded.code(auth=auth) == 401
     guarded.set_up(auth_file="users", auth_domain="")
     assert guarded.code(auth=auth) == 401
+    assert guarded.code(auth={}) == 401  # not even looked at
 
 
 def test_bad_lines_of_the_password_file_are_told() -> None:
@@ -481,25 +488,19 @@ def test_credentials_keep_the_password_to_themselves() -> None:
     assert "a:b" not in repr(credentials)
 
 
-@pytest.mark.skipif(shutil.which("mos") is None, reason="`mos` is not installed")
+@needs_mos
 @pytest.mark.parametrize("algorithm", Algorithm)
 def test_mos(tmp_path: Path, algorithm: Algorithm) -> None:
     guarded = Guarded()
     guarded.set_up(auth_algo=0 if algorithm is Algorithm.MD5 else 1)
     guarded.files.contents["users"] = htdigest(algorithm)
-    (tmp_path / ".mos").mkdir()
-    (tmp_path / ".mos" / "state.json").write_text("{}")
     with serve(tmp_path / "port", guard=guarded.guard) as device:
 
-        def mos(*options: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                ["mos", "--port", device.port, *options, "call", "Echo", '{"a": 1}'],
-                env=os.environ | {"HOME": str(tmp_path)},
-                capture_output=True, text=True, timeout=60, check=False,
-            )  # fmt: skip
+        def echo(*options: str) -> subprocess.CompletedProcess[str]:
+            return run_mos(tmp_path, device.port, *options, "call", "Echo", '{"a": 1}')
 
         for _ in range(2):
-            assert json.loads(mos("--rpc-creds", "alice:secret").stdout) == {"a": 1}
-        assert "remote error 401" in mos("--rpc-creds", "alice:wrong").stderr
-        assert "remote error 403: unauthorized" in mos("--rpc-creds", "mallory:x").stderr
-        assert "credentials required" in mos().stderr
+            assert json.loads(echo("--rpc-creds", "alice:secret").stdout) == {"a": 1}
+        assert "remote error 401" in echo("--rpc-creds", "alice:wrong").stderr
+        assert "remote error 403: unauthorized" in echo("--rpc-creds", "mallory:x").stderr
+        assert "credentials required" in echo().stderr

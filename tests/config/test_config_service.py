@@ -1,6 +1,4 @@
 import json
-import os
-import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,7 @@ from rpc_shim.dispatch import Channel, Dispatcher
 from rpc_shim.frame import JsonValue
 from rpc_shim.services.config import register_config_service
 from tests.config.files import Files
+from tests.rpc.mos import needs_mos, run_mos
 from tests.rpc.serving import serve
 
 
@@ -181,19 +180,13 @@ def test_saving_that_fails(method: str, params: dict[str, JsonValue]) -> None:
     assert not device.reboots
 
 
-@pytest.mark.skipif(shutil.which("mos") is None, reason="`mos` is not installed")
+@needs_mos
 def test_mos(tmp_path: Path) -> None:
     device = Device()
-    (tmp_path / ".mos").mkdir()
-    (tmp_path / ".mos" / "state.json").write_text("{}")
     with serve(tmp_path / "port", register=device.register) as served:
 
         def mos(*arguments: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                ["mos", "--port", served.port, *arguments],
-                env=os.environ | {"HOME": str(tmp_path)},
-                capture_output=True, text=True, timeout=60, check=False,
-            )  # fmt: skip
+            return run_mos(tmp_path, served.port, *arguments)
 
         assert json.loads(mos("config-get").stdout) == device.configuration.tree()
         assert mos("config-get", "device.id").stdout.strip() == "otasim"

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from platforms.devices.watchdog import registers_for
+from platforms.errors import InvalidArgumentError
 from rpc_shim.config import schema
 from rpc_shim.config.configuration import Configuration, NotAllowedError
 from rpc_shim.config.schema import (
@@ -114,6 +116,13 @@ def test_bad_values(setting: Setting[SettingValue], value: JsonValue, problem: s
     with pytest.raises(ConfigError, match=problem) as caught:
         setting.value(value)
     assert caught.value.key == setting.key
+
+
+def test_the_watchdog_can_be_set_to_what_the_schema_allows() -> None:
+    registers_for(1)
+    registers_for(32)
+    with pytest.raises(InvalidArgumentError):
+        registers_for(33)
 
 
 def test_a_whole_number_may_be_written_as_a_float() -> None:
