@@ -22,7 +22,10 @@ from rpc_shim.frame import (
 )
 
 BAD_REQUEST = 400
+UNAUTHENTICATED = 401
+FORBIDDEN = 403
 NOT_FOUND = 404
+INTERNAL_ERROR = 500
 FAILED = -1
 """What the device answers when a method could not do its work."""
 
