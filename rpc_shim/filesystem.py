@@ -10,6 +10,7 @@ page of the flash, so that a page is programmed in one go.
 """
 
 import re
+import struct
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,7 @@ _CACHE_SIZE = 256
 _LOOKAHEAD_SIZE = 64
 _BLOCK_CYCLES = 512
 _MAX_NAME_BYTES = 255
+_MAX_DEPTH = 32
 _UNUSABLE_CHARACTER = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 _DONE = int(LittleFSError.Error.LFS_ERR_OK)
@@ -72,6 +74,18 @@ _EXPLANATIONS: dict[int, tuple[Reason, str]] = {
 }
 
 
+_CALLERS_MISTAKES = {
+    Reason.NOT_FOUND,
+    Reason.EXISTS,
+    Reason.IS_DIRECTORY,
+    Reason.NOT_A_DIRECTORY,
+    Reason.NOT_EMPTY,
+    Reason.INVALID_NAME,
+    Reason.BEYOND_END,
+}
+"""What littlefs sees before it changes anything."""
+
+
 class FileSystemError(OtasimError):
     """A file system call was refused; the file system is as it was.
 
@@ -103,6 +117,12 @@ class Entry:
     is_directory: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Superblock:
+    block_size: int
+    blocks: int
+
+
 class _BlockDevice:
     """What littlefs reads and writes: its four callbacks, on a partition.
 
@@ -121,15 +141,12 @@ class _BlockDevice:
 
     def read(self, _config: LFSConfig, block: int, offset: int, size: int) -> bytes:
         address = block * BLOCK_SIZE + offset
-        erased = bytes([ERASED_BYTE]) * size
-        # An image that claims more blocks than the partition has is refused once it is mounted.
-        if self.failure is not None or address + size > self._partition.size:
-            return erased
-        try:
-            return self._partition.read(address, size)
-        except BaseException as failure:  # noqa: BLE001 - raised again outside of littlefs
-            self.failure = failure
-            return erased
+        if self.failure is None:
+            try:
+                return self._partition.read(address, size)
+            except BaseException as failure:  # noqa: BLE001 - raised again outside of littlefs
+                self.failure = failure
+        return bytes([ERASED_BYTE]) * size
 
     def prog(self, _config: LFSConfig, block: int, offset: int, data: bytes) -> int:
         return self._change(lambda: self._partition.program(block * BLOCK_SIZE + offset, data))
@@ -161,8 +178,9 @@ class FileSystem:
 
     Names are paths with `/`; a leading one makes no difference. Each call may raise
     FileSystemError, and, besides, whatever the partition raises: FlashError, and ResetAsserted when
-    the board loses its processor on the way. After one of these the next call mounts anew, since
-    what littlefs had in RAM no longer goes with the flash.
+    the board loses its processor on the way. After these, and when littlefs ran out of space or met
+    damage, the next call mounts anew: what littlefs has in RAM then no longer goes with the flash
+    (after running out of space, its next change may even fail an assertion and end the process).
 
     A change is whole or has not happened, wherever the power goes, with one exception: a file that
     `write` or `append` creates may be there and be empty.
@@ -171,8 +189,6 @@ class FileSystem:
     def __init__(self, partition: OpenPartition, feed_watchdog: Callable[[], None]) -> None:
         self._partition = partition
         self._device = _BlockDevice(partition, feed_watchdog)
-        # A block count of 0: the one in the superblock.
-        self._config = _configuration(self._device, block_count=0)
         self._mount()
 
     @classmethod
@@ -196,7 +212,7 @@ class FileSystem:
     ) -> "FileSystem":
         """A new, empty file system in place of whatever is in the partition; see `mount`."""
         device = _BlockDevice(partition, feed_watchdog)
-        config = _configuration(device, block_count=partition.size // BLOCK_SIZE)
+        config = _configuration(device, partition.size // BLOCK_SIZE)
         with _explained(device, partition.name):
             lfs.format(LFSFilesystem(), config)
         return cls(partition, feed_watchdog)
@@ -291,6 +307,7 @@ class FileSystem:
 
     def write_atomically(self, name: str, data: bytes) -> None:
         """As `write`, but a file that is created by it is whole, too, or not there."""
+        self._checked(name)
         try:
             self.write(TEMPORARY_NAME, data)
             self.rename(TEMPORARY_NAME, name)
@@ -317,38 +334,43 @@ class FileSystem:
     # -- internals --------------------------------------------------------------------------------
 
     def _mount(self) -> None:
-        partition = self._partition
         self._device.failure = None
-        handle = LFSFilesystem()
+        blocks = self._partition.size // BLOCK_SIZE
         try:
-            with _explained(self._device, partition.name):
-                lfs.mount(handle, self._config)
+            self._mount_blocks(blocks)
         except FileSystemError as error:
-            raise FileSystemError(
-                partition.name, Reason.NOT_MOUNTED, _mount_problem(error.reason)
-            ) from error
-        # littlefs's buffers are no Python objects; its handle points to the configuration.
-        self._release = weakref.finalize(self, _unmount, handle, self._config)
+            there = _superblock(self._partition)
+            # Made for fewer blocks is all right.
+            if there is not None and there.block_size == BLOCK_SIZE and 0 < there.blocks < blocks:
+                with suppress(FileSystemError):
+                    self._mount_blocks(there.blocks)
+                    return
+            explanation = _mount_problem(there, blocks)
+            raise FileSystemError(self._partition.name, Reason.NOT_MOUNTED, explanation) from error
+
+    def _mount_blocks(self, count: int) -> None:
+        config = _configuration(self._device, count)
+        handle = LFSFilesystem()
+        with _explained(self._device, self._partition.name):
+            lfs.mount(handle, config)
+        # littlefs's buffers are no Python objects, and the handle points to the configuration.
+        self._release = weakref.finalize(self, _unmount, handle, config)
         self._handle = handle
-        if self.total_bytes > partition.size:
-            self._release()
-            raise FileSystemError(
-                partition.name,
-                Reason.NOT_MOUNTED,
-                f"its file system has {self.total_bytes:,} bytes, the partition "
-                f"{partition.size:,}: make the image no larger than that",
-            )
-        with _explained(self._device, partition.name):
+        with _explained(self._device, self._partition.name):
             self._max_name_bytes = lfs.fs_stat(handle).name_max
 
     @contextmanager
     def _operation(self, path: str) -> Iterator[LFSFilesystem]:
         """Calls of littlefs that belong together; what went wrong in them is raised at the end."""
-        if self._device.failure is not None or not self._release.alive:
-            self._release()
+        if not self._release.alive:
             self._mount()
-        with _explained(self._device, path):
-            yield self._handle
+        try:
+            with _explained(self._device, path):
+                yield self._handle
+        except BaseException as error:
+            if not (isinstance(error, FileSystemError) and error.reason in _CALLERS_MISTAKES):
+                self._release()
+            raise
 
     @contextmanager
     def _open(self, name: str, mode: str) -> Iterator[tuple[LFSFilesystem, LFSFile]]:
@@ -389,10 +411,13 @@ class FileSystem:
 class RootFileSystem:
     """The file system that a board has in one of its partitions, or should have.
 
+    Args:
+        partition: where it is. It is mounted at once if it is there.
+        feed_watchdog: as for `FileSystem.mount`.
+
     Attributes:
         partition: where it is.
         mounted: the file system; None when the partition holds none.
-        problem: why it holds none.
     """
 
     def __init__(
@@ -400,12 +425,12 @@ class RootFileSystem:
     ) -> None:
         self.partition = partition
         self.mounted: FileSystem | None = None
-        self.problem: FileSystemError | None = None
         self._feed_watchdog = feed_watchdog
+        self._problem = ""
         try:
             self.mounted = FileSystem.mount(partition, feed_watchdog)
-        except FileSystemError as problem:
-            self.problem = problem
+        except FileSystemError as error:
+            self._problem = error.explanation
 
     def require(self) -> FileSystem:
         """The file system; FileSystemError (NOT_MOUNTED) that says how to get one."""
@@ -413,16 +438,16 @@ class RootFileSystem:
             raise FileSystemError(
                 self.partition.name,
                 Reason.NOT_MOUNTED,
-                f"no file system is mounted ({self.problem}); make one with FS.Mkfs "
+                f"{self._problem}; make a new one with FS.Mkfs "
                 f'{{"dev_name": "{self.partition.name}", "fs_type": "{TYPE_NAME}"}}',
             )
         return self.mounted
 
     def format(self) -> None:
-        """Make a new, empty one, whatever is there."""
+        """Make a new, empty file system, whatever is there."""
         self.mounted = None
+        self._problem = "the last attempt to make one did not come to its end"
         self.mounted = FileSystem.format(self.partition, self._feed_watchdog)
-        self.problem = None
 
 
 def merge_file_systems(old: FileSystem, new: FileSystem) -> list[str]:
@@ -445,6 +470,9 @@ def merge_file_systems(old: FileSystem, new: FileSystem) -> list[str]:
 
 
 def _merge_directory(old: FileSystem, new: FileSystem, path: str, copied: list[str]) -> None:
+    if path.count("/") > _MAX_DEPTH:
+        explanation = f"directories are nested deeper than {_MAX_DEPTH} levels"
+        raise FileSystemError(path, Reason.DAMAGED, explanation)
     for entry in old.entries(path):
         name = path + entry.name
         if name == ROOT + TEMPORARY_NAME:
@@ -460,7 +488,7 @@ def _merge_directory(old: FileSystem, new: FileSystem, path: str, copied: list[s
             copied.append(name)
 
 
-def _configuration(device: _BlockDevice, *, block_count: int) -> LFSConfig:
+def _configuration(device: _BlockDevice, block_count: int) -> LFSConfig:
     return LFSConfig(
         device,
         block_size=BLOCK_SIZE,
@@ -488,13 +516,23 @@ def _explained(device: _BlockDevice, path: str) -> Iterator[None]:
             raise device.failure
 
 
-def _mount_problem(reason: Reason) -> str:
-    if reason is Reason.INVALID_NAME:
-        return (
-            f"its file system was made in another way: expected littlefs 2.0 or 2.1 with blocks of "
-            f"{BLOCK_SIZE} bytes and names of up to {_MAX_NAME_BYTES}"
-        )
-    return "it holds no file system"
+def _superblock(partition: OpenPartition) -> _Superblock | None:
+    """What littlefs writes at the start of the first two blocks (SPEC.md there)."""
+    for offset in (0, BLOCK_SIZE):
+        start = partition.read(offset, 0x20)
+        if start[8:16] == b"littlefs":
+            return _Superblock(*struct.unpack("<II", start[0x18:0x20]))
+    return None
+
+
+def _mount_problem(there: _Superblock | None, blocks: int) -> str:
+    if there is None:
+        return "it holds no file system"
+    return (
+        f"its file system of {there.blocks:,} blocks of {there.block_size:,} bytes is damaged or "
+        f"was made in another way: expected littlefs 2.0 or 2.1, up to {blocks} blocks of "
+        f"{BLOCK_SIZE:,} bytes, names of up to {_MAX_NAME_BYTES} bytes"
+    )
 
 
 def _unmount(handle: LFSFilesystem, _config: LFSConfig) -> None:
