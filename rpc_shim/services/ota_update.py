@@ -12,7 +12,7 @@ from enum import IntEnum
 from bootloader_model.boot_state import BootState
 from platforms.clock import NS_PER_S
 from platforms.errors import OtasimError
-from rpc_shim.arguments import Arguments, binary, integer, seconds, text
+from rpc_shim.arguments import Arguments, base64_bytes, integer, seconds, text
 from rpc_shim.boot_configuration import BootConfiguration
 from rpc_shim.bundle.manifest import Manifest
 from rpc_shim.chunks import ChunkSequence
@@ -35,7 +35,7 @@ _URL = text("url", required=True)
 _TIMEOUT = seconds("timeout", maximum=MAX_UPDATE_TIMEOUT_S)
 _SIZE = integer("size", minimum=0, maximum=2**31 - 1)
 _OFFSET = integer("offset", minimum=0, maximum=2**31 - 1)
-_DATA = binary("data", required=True)
+_DATA = base64_bytes("data", required=True)
 
 _PROGRESS_STEPS = 10
 
