@@ -40,8 +40,12 @@ FIRST_ID = 2**52
 of which are less. Up to 2**53 firmware that computes with doubles repeats them to the digit.
 """
 
-HOST_SILENCE_NS = NS_PER_S
-"""A client on the serial line that says nothing for so long will not finish its frame."""
+HOST_SILENCE_NS = 10 * NS_PER_S
+"""A client on the serial line that says nothing for so long will not finish its frame.
+
+`mos` sends a frame in chunks, 5 ms apart, which are seconds to a board that runs at full speed. It
+waits 20 s for an answer, so a request that comes by the bridge meanwhile is not too late yet.
+"""
 
 
 @dataclass(frozen=True, slots=True)
