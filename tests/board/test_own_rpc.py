@@ -235,6 +235,15 @@ def test_a_frame_of_exactly_the_limit_is_answered(station: Station) -> None:
     assert answer == {"id": 1, "src": "own-rpc", "result": ["x" * 466]}
 
 
+def test_names_are_compared_whole(station: Station) -> None:
+    error = b'"error":{"code":404,"message":"No handler for %s"}'
+    for name in (b"Ech", b"Echoes", b"echo", b"\\u0045cho", b""):
+        request = b'{"id":1,"method":"%s","params":{"x":1}}\n' % name
+        assert station.exchange(request) == b'\n{"id":1,"src":"own-rpc",%s}\n' % (error % name)
+    request = b'{"id":1,"paramsx":1,"param":2,"x":{"params":3},"method":"Echo"}\n'
+    assert station.exchange(request) == b'\n{"id":1,"src":"own-rpc","result":null}\n'
+
+
 def test_a_notification_gets_no_answer(station: Station) -> None:
     assert station.exchange(b'{"method":"Echo"}\n') == b""
 

@@ -1,5 +1,7 @@
+import gc
 import json
 import re
+import weakref
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -319,6 +321,18 @@ def test_no_line_goes_out_in_the_middle_of_a_frame_from_the_serial_line(bench: B
     assert request_in(bench.uart[-1])["method"] == "A"
 
 
+def test_no_line_goes_out_behind_a_frame_that_is_too_long(bench: Bench) -> None:
+    bench.ask({"id": 1, "method": "A"})
+    bench.bridge.host_bytes(b"{" + b"x" * 5000)
+    bench.bridge.turn()
+    assert len(bench.uart) == 1
+
+    bench.bridge.host_bytes(b"\n")
+    bench.bridge.turn()
+
+    assert request_in(bench.uart[-1])["method"] == "A"
+
+
 def test_text_on_the_serial_line_holds_nothing_up(bench: Bench) -> None:
     bench.ask({"id": 1, "method": "A"})
     bench.bridge.host_bytes(b'"""\x04"""\n\nhel')
@@ -355,6 +369,20 @@ def test_nothing_happens_after_the_end_of_the_boot(bench: Bench) -> None:
     bench.bridge.turn()
     assert len(bench.uart) == 1
     assert (answers, queued, late, malformed, bench.log) == ([], [], [], [], [])
+
+
+def test_the_end_of_the_boot_lets_go_of_those_who_wait(bench: Bench) -> None:
+    def reply(_answer: bytes) -> None:
+        """Never called."""
+
+    held = weakref.ref(reply)
+    bench.bridge.handle(b'{"id":1,"method":"A"}', reply, TCP)
+    del reply
+
+    bench.bridge.close()
+
+    gc.collect()
+    assert held() is None
 
 
 # --- any clients, any order, any portions ----------------------------------------------------
