@@ -112,6 +112,22 @@ class PendingReply:
         self._answered = True
 
 
+def read_request(
+    frame: bytes, reply: Reply, device_id: str, log: Callable[[str], None]
+) -> Request | None:
+    """The request in `frame`; None when it is none, which has been logged and answered then.
+
+    The answer is error 400; a frame that does not say whom to answer gets none.
+    """
+    try:
+        return parse_request(frame)
+    except FrameError as error:
+        log(f"rpc: request refused: {error}")
+        if error.address is not None:
+            PendingReply(error.address, device_id, reply).error(BAD_REQUEST, str(error))
+        return None
+
+
 @dataclass(slots=True)
 class Call:
     """One call of a method, as its handler sees it.
@@ -216,12 +232,8 @@ class Dispatcher:
             reply: takes the answer's JSON, at once or later; never called for a notification.
             channel: what the frame came over.
         """
-        try:
-            request = parse_request(frame)
-        except FrameError as error:
-            self._log(f"rpc: request refused: {error}")
-            if error.address is not None:
-                PendingReply(error.address, self._device_id, reply).error(BAD_REQUEST, str(error))
+        request = read_request(frame, reply, self._device_id, self._log)
+        if request is None:
             return
         if request.destination not in {"", self._device_id}:
             self._log(
