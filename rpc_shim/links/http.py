@@ -16,8 +16,8 @@ with access rules.
 import asyncio
 import logging
 import socket
-from collections.abc import Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,7 +27,7 @@ from aiohttp.http import HttpProcessingError, HttpVersion11, RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from rpc_shim.dispatch import Channel, HttpAuthorization, RpcError
-from rpc_shim.frame import FrameError, JsonValue
+from rpc_shim.frame import FrameError, JsonValue, parse_request
 from rpc_shim.links.mailbox import Boot
 from rpc_shim.links.rest import (
     UNAUTHORIZED,
@@ -217,6 +217,8 @@ class _Handler:
         frame = ascii_json(body)
         if not will_be_answered(frame, self._boot.device_id):
             await self._boot.submit(frame, channel, _drop)
+            with _bad_request():
+                parse_request(frame)
             return _response(b"")
         answer = await self._boot.call(frame, channel)
         try:
@@ -229,10 +231,8 @@ class _Handler:
     async def _rest_call(self, request: web.BaseRequest, channel: Channel) -> web.Response:
         body = await self._body(request)
         is_query = request.method == "GET" and not body
-        try:
+        with _bad_request():
             params = (query_params(request.query_string) or None) if is_query else body_params(body)
-        except FrameError as error:
-            raise web.HTTPBadRequest(text=f"{error}\n") from error
         try:
             result = await self._call(request.path.removeprefix("/rpc/"), params, channel)
         except RpcError as error:
@@ -349,6 +349,14 @@ def _channel(kind: str, request: web.BaseRequest, transport: asyncio.Transport) 
 def _allow(request: web.BaseRequest, *methods: str) -> None:
     if request.method not in methods:
         raise web.HTTPMethodNotAllowed(request.method, methods)
+
+
+@contextmanager
+def _bad_request() -> Iterator[None]:
+    try:
+        yield
+    except FrameError as error:
+        raise web.HTTPBadRequest(text=f"{error}\n") from error
 
 
 def _response(body: bytes, status: int = 200) -> web.Response:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from rpc_shim.dispatch import Channel
 from rpc_shim.framing import (
@@ -101,10 +102,9 @@ class _TcpConnection(asyncio.BufferedProtocol):
         self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._channel = Channel("TCP", peer_name(transport))
-        self._connections.add(transport)
+        self._connections.add(self._transport)
 
     def get_buffer(self, _sizehint: int) -> bytearray:
         return self._buffer
