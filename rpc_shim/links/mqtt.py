@@ -25,6 +25,7 @@ from rpc_shim.links.sockets import NetworkLinkError
 DEFAULT_PORT = 1883
 
 _TIMEOUT_S = 5.0
+_LEAVING_TIMEOUT_S = 1.0
 _FIRST_DELAY_S, _LARGEST_DELAY_S = 0.1, 5.0
 _MAX_WAITING = 64
 _MAX_UNSENT = 256
@@ -210,6 +211,7 @@ class _Session:
             await self._serve()
         finally:
             # Also after failing to connect, which leaves a socket open when the broker is silent.
+            self._client.timeout = _LEAVING_TIMEOUT_S
             with suppress(aiomqtt.MqttError):
                 await self._client.__aexit__(None, None, None)
             await _cancel(*self._publishing)
