@@ -130,8 +130,10 @@ def parse_request(frame: bytes) -> Request:
         raise FrameError(problems[0], address)
     method = members.get("method")
     if method is None:
-        kind = "an answer" if "result" in members or "error" in members else "no request"
-        raise FrameError(f"the frame is {kind}: it names no method", address)
+        if "result" in members or "error" in members:
+            # Answering an answer could go on for ever between two devices that hear each other.
+            raise FrameError("the frame is an answer: it names no method")
+        raise FrameError("the frame is no request: it names no method", address)
     if not isinstance(method, str) or not 0 < len(method) <= _MAX_NAME_LENGTH:
         raise FrameError(f"method must be a name, got {describe(method)}", address)
     if address is None:
