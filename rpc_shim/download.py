@@ -5,6 +5,7 @@ that stalls stops the thread, not the board.
 """
 
 import socket
+import ssl
 import threading
 from collections import deque
 from typing import Protocol
@@ -86,8 +87,10 @@ class Download:
         *,
         size_limit: int = DEFAULT_SIZE_LIMIT,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        ca_certificates: bytes | None = None,
     ) -> None:
         _check_url(url)
+        self._tls = _tls_context(url, ca_certificates)
         self._url = url
         self._size_limit = size_limit
         self._connect_timeout_s = connect_timeout_s
@@ -162,7 +165,7 @@ class Download:
             total=None, connect=0, read=0, status=0, other=0, redirect=MAX_REDIRECTS
         )
         with (
-            urllib3.PoolManager(timeout=timeout, retries=retries) as pool,
+            urllib3.PoolManager(timeout=timeout, retries=retries, ssl_context=self._tls) as pool,
             pool.request("GET", self._url, preload_content=False, decode_content=False) as response,
         ):
             with self._state:
@@ -206,6 +209,18 @@ class Download:
             self._buffered += len(chunk)
             self._state.notify_all()
         return True
+
+
+def _tls_context(url: str, ca_certificates: bytes | None) -> ssl.SSLContext | None:
+    """How to verify the server; None: as the system does."""
+    if ca_certificates is None:
+        return None
+    try:
+        return ssl.create_default_context(cadata=ca_certificates.decode("ascii"))
+    except (UnicodeDecodeError, ssl.SSLError) as error:
+        raise DownloadError(
+            url, f"the CA certificates are no PEM certificates ({error})"
+        ) from error
 
 
 def _check_url(url: str) -> None:

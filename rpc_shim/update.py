@@ -17,6 +17,7 @@ from bootloader_model.partition import OpenPartition, Partitions
 from bootloader_model.slot_access import ERASE_RUN_SIZE
 from bootloader_model.slots import find_update_slot
 from platforms.errors import OtasimError
+from platforms.flash import ERASED_BYTE
 from rpc_shim.bundle.manifest import APP_PART, Manifest, Part
 from rpc_shim.bundle.signature import NO_SIGNATURES_REQUIRED, SignaturePolicy
 from rpc_shim.bundle.stream import (
@@ -106,7 +107,8 @@ class Update:
         flags = 0
         if self._file_system is not None:
             self._file_system.verify()
-            flags = APP_FLAG_FS_CREATED
+            # Blank space for a file system is no file system.
+            flags = 0 if self._file_system.is_blank else APP_FLAG_FS_CREATED
         crc32 = self._application.verify()
         self._check_head(self._application.read(_VECTOR_TABLE_HEAD_SIZE))
         image = SlotState(self._application.length, self._target.origin, crc32, flags)
@@ -216,6 +218,7 @@ class _PartitionWriter:
             )
         self.length = length
         self.written = 0
+        self.is_blank = True
         self._partition = partition
         self._crc32 = 0
         self._erase_runs = partition.erase_runs(length, ERASE_RUN_SIZE)
@@ -225,6 +228,7 @@ class _PartitionWriter:
         while self._erase_runs and self._erase_runs[0][0] < self.written + len(data):
             self._partition.erase(*self._erase_runs.pop(0))
         self._partition.program(self.written, data)
+        self.is_blank = self.is_blank and data.count(ERASED_BYTE) == len(data)
         self._crc32 = zlib.crc32(data, self._crc32)
         self.written += len(data)
 

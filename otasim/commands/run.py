@@ -12,9 +12,9 @@ from types import FrameType
 import click
 
 from otasim.board import DEFAULT_IMAGE, Board, TimeLimitError
-from otasim.device import DeviceSettings
 from otasim.engines import AUTO, ENGINES, choose_engine
 from otasim.pacing import Input, Pacer
+from otasim.settings import DeviceSettings
 from platforms.clock import NS_PER_S
 from platforms.description import BOARD_FILE
 from platforms.engines.protocol import DebugTools

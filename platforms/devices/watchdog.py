@@ -110,6 +110,17 @@ class IndependentWatchdog:
         """Start the counter, as KEY_START does; the hardware watchdog option does so at reset."""
         self._reload_counter()
 
+    def set_timeout(self, timeout_s: float) -> None:
+        """Set PR and RLR as firmware does, and reload the counter.
+
+        Raises InvalidArgumentError when the time is out of reach (see `registers_for`).
+        """
+        prescaler, reload = registers_for(timeout_s)
+        self.write(KR, 4, KEY_ENABLE_ACCESS)
+        self.write(PR, 4, prescaler)
+        self.write(RLR, 4, reload)
+        self.feed()
+
     def feed(self) -> None:
         """Reload the counter without that counting as a turn of the firmware's main loop."""
         if self._deadline_ns is not None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
+from bootloader_model.loader import DEFAULT_WATCHDOG_TIMEOUT_S
 from platforms.errors import OtasimError
 from rpc_shim.access.acl import AclError, parse_rules
 from rpc_shim.frame import JsonValue, describe
@@ -129,7 +130,11 @@ DEVICE_ID = _string(
 )  # fmt: skip
 DEBUG_LEVEL = _integer("debug.level", 2, "Debug Level", -1, 4)
 WATCHDOG_TIMEOUT = _integer(
-    "sys.wdt_timeout", 30, "Watchdog timeout (seconds)", 1, _MAX_WATCHDOG_TIMEOUT_S
+    "sys.wdt_timeout",
+    DEFAULT_WATCHDOG_TIMEOUT_S,
+    "Watchdog timeout (seconds)",
+    1,
+    _MAX_WATCHDOG_TIMEOUT_S,
 )
 CONF_ACL = _text("conf_acl", "Conf ACL", default="*")
 

@@ -200,6 +200,8 @@ class _Handler:
             _allow(request, "GET", "POST", "OPTIONS")
             return await self._rest_call(request, channel)
         if path == "/update":
+            if not self._boot.takes_uploads:
+                raise web.HTTPForbidden(text="update.enable_post is off on this device\n")
             _allow(request, "POST")
             await self._continue(request)
             return await self._told(receive_bundle(request, self._boot, channel))

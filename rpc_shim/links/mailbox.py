@@ -163,15 +163,23 @@ class Boot:
     Attributes:
         device_id: the device's name.
         max_frame_size: longest accepted frame in bytes.
+        takes_uploads: whether a firmware bundle may be posted.
         ended: set when the RAM is gone.
         ids: ids for requests that a link makes by itself.
     """
 
     def __init__(
-        self, mailbox: Mailbox, call_in_loop: CallInLoop, device_id: str, max_frame_size: int
+        self,
+        mailbox: Mailbox,
+        call_in_loop: CallInLoop,
+        device_id: str,
+        max_frame_size: int,
+        *,
+        takes_uploads: bool,
     ) -> None:
         self.device_id = device_id
         self.max_frame_size = max_frame_size
+        self.takes_uploads = takes_uploads
         self.ended = asyncio.Event()
         self.ids = count(1)
         self._mailbox = mailbox

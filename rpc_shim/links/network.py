@@ -95,16 +95,25 @@ class Network:
         """
         self._mailbox.acknowledge()
 
-    def application_started(self, device_id: str, max_frame_size: int) -> None:
+    def application_started(
+        self, device_id: str, max_frame_size: int, *, takes_uploads: bool = True
+    ) -> None:
         """The application runs: its RPC service can be reached.
 
         Args:
             device_id: the device's name.
             max_frame_size: longest accepted frame in bytes.
+            takes_uploads: whether a firmware bundle may be posted to `/update`.
         """
         self.application_ended()
         self._device_id = device_id
-        self._boot = Boot(self._mailbox, self._call_in_loop, device_id, max_frame_size)
+        self._boot = Boot(
+            self._mailbox,
+            self._call_in_loop,
+            device_id,
+            max_frame_size,
+            takes_uploads=takes_uploads,
+        )
         self._mailbox.let_in(self._boot)
         self._call_in_loop(self._boots.put_nowait, self._boot)
 

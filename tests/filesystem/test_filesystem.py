@@ -317,7 +317,7 @@ def test_counting_free_bytes_again_reads_nothing(rig: NorRig, files: FileSystem)
 def image(**settings: int) -> bytes:
     """What littlefs-python makes with the given settings, with some content."""
     settings = {"block_size": BLOCK_SIZE, "block_count": 64} | settings
-    made = littlefs.LittleFS(None, True, None, **settings)  # noqa: FBT003
+    made = littlefs.LittleFS(None, True, None, **settings)
     made.mkdir("/d")
     for name, content in (("/d/index.html", b"<p>" * 2000), ("/small", b"s" * 400)):
         with made.open(name, "wb") as file:
