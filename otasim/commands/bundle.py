@@ -11,6 +11,7 @@ from otasim.cli import EXIT_FAILED
 from platforms.errors import OtasimError
 from rpc_shim.bundle.check import BundleReport, check_bundle
 from rpc_shim.bundle.create import create_bundle
+from rpc_shim.bundle.fs_image import files_below, make_fs_image
 from rpc_shim.bundle.image_file import load_image
 from rpc_shim.bundle.key_file import create_key_file, load_signing_key, load_verification_key
 from rpc_shim.bundle.signature import format_public_key
@@ -64,6 +65,8 @@ def bundle() -> None:
 )  # fmt: skip
 @click.option("--device-layout", is_flag=True, help="With the room that real devices have before "
               "the application (64 KB).")  # fmt: skip
+@click.option("--fs", "files", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              metavar="DIR", help="Files for the device's file system.")  # fmt: skip
 @click.option(
     "--sign-key", "sign_keys", multiple=True, metavar="FILE",
     help="Private key (PEM) to sign with; again for the device's next key. '' skips a key.",
@@ -78,6 +81,7 @@ def create(  # noqa: PLR0913, PLR0917 - one parameter for each option
     description: str,
     build_timestamp: datetime | None,
     device_layout: bool,
+    files: Path | None,
     sign_keys: tuple[str, ...],
 ) -> None:
     """Make the bundle OUTPUT from an application image."""
@@ -99,6 +103,7 @@ def create(  # noqa: PLR0913, PLR0917 - one parameter for each option
         build_timestamp=(build_timestamp or _DEFAULT_TIMESTAMP).replace(tzinfo=UTC),
         description=description,
         device_layout=device_layout,
+        fs=None if files is None else make_fs_image(files_below(files)),
         signing_keys=signing_keys,
     )
     fresh = output.with_name(f".{output.name}.new")
