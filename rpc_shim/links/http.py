@@ -234,7 +234,11 @@ class _Handler:
         body = await self._body(request)
         is_query = request.method == "GET" and not body
         with _bad_request():
-            params = (query_params(request.query_string) or None) if is_query else body_params(body)
+            params = (
+                (query_params(request.rel_url.raw_query_string) or None)
+                if is_query
+                else body_params(body)
+            )
         try:
             result = await self._call(request.path.removeprefix("/rpc/"), params, channel)
         except RpcError as error:

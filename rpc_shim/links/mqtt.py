@@ -214,6 +214,9 @@ class _Session:
             self._client.timeout = _LEAVING_TIMEOUT_S
             with suppress(aiomqtt.MqttError):
                 await self._client.__aexit__(None, None, None)
+                # Why the connection was lost is no news, but asyncio complains if nobody asks.
+                async for _ in self._client.messages:
+                    pass
             await _cancel(*self._publishing)
 
     async def _serve(self) -> None:

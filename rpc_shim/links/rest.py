@@ -97,7 +97,7 @@ def json_or_text(text: str) -> JsonValue:
     The device takes JSON only.
     """
     try:
-        return decode_json(ascii_json(text.encode("utf-8")))
+        return decode_json(ascii_json(text.encode("utf-8", "surrogatepass")))
     except FrameError:
         return text
 

@@ -39,7 +39,7 @@ async def receive_bundle(request: web.BaseRequest, boot: Boot, channel: Channel)
         web.HTTPBadRequest: the request holds no bundle, or is malformed.
     """
     with _refuse_malformed():
-        given = query_params(request.query_string)
+        given = query_params(request.rel_url.raw_query_string)
         options = {name: given[name] for name in _OPTIONS if name in given}
         size: int | None = None
         if not request.can_read_body:

@@ -1,4 +1,4 @@
-"""A board's thread that serves network links, and a device with a few methods and an OTA service."""
+"""A board's thread that serves network links, and a device with a few methods."""
 
 import base64
 import json

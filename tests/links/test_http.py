@@ -67,6 +67,7 @@ class Answer:
 @pytest.fixture(scope="module")
 def board() -> Iterator[FakeBoard]:
     with running(HttpSettings()) as board:
+        ask(board, "GET", "/rpc/Echo")  # from now on it has all the files open that it needs
         yield board
 
 
@@ -141,6 +142,7 @@ def test_params_in_the_body_and_the_bare_result(board: FakeBoard) -> None:
 
 def test_params_in_the_query(board: FakeBoard) -> None:
     assert ask(board, "GET", "/rpc/Echo?a=1&url=http://x").json == {"a": 1, "url": "http://x"}
+    assert ask(board, "GET", "/rpc/Echo?a=%26b%3D%2B+%22").json == {"a": '&b=+ "'}
     assert ask(board, "GET", "/rpc/Echo").json is None
     assert ask(board, "GET", "/rpc/Echo?a=1", b'{"b":2}').json == {"b": 2}
 
@@ -260,6 +262,8 @@ def test_whatever_a_client_sends_the_next_one_is_served(
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"POST /rpc HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
         b"POST /rpc HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /rpc/Echo?a=\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /rpc/Ec\xffho HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
 def test_what_is_no_http_gets_400_and_nothing_is_logged(

@@ -338,7 +338,7 @@ def test_a_port_that_is_taken(settings: Settings) -> None:
         ) as e:
             Network([TcpSettings(), settings(port, "127.0.0.1")])
         assert (e.value.host, e.value.port) == ("127.0.0.1", port)
-        assert e.value.transport == settings.__name__.removesuffix("Settings").lower()  # type: ignore[attr-defined]
+        assert e.value.transport == settings.__name__.removesuffix("Settings").lower()
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     class Refusing(socket.socket):
-        bind = refuse  # type: ignore[assignment]
+        bind = refuse
 
     monkeypatch.setattr("rpc_shim.links.sockets.socket.socket", Refusing)
     with pytest.raises(NetworkLinkError, match="Permission denied; ports below 1024"):
@@ -372,12 +372,15 @@ def test_asyncio_has_nothing_to_complain_about(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
-    with running(TcpSettings(), HttpSettings(), UdpSettings()) as board:
-        with connect(board) as client, connect(board, "http") as web:
-            call(client)
-            web.sendall(b"GET /rpc/Echo HTTP/1.1\r\nHost: x\r\n\r\n")
-            web.recv(1000)
-            board.reset()
-            board.start()
+    with (
+        running(TcpSettings(), HttpSettings(), UdpSettings()) as board,
+        connect(board) as client,
+        connect(board, "http") as web,
+    ):
+        call(client)
+        web.sendall(b"GET /rpc/Echo HTTP/1.1\r\nHost: x\r\n\r\n")
+        web.recv(1000)
+        board.reset()
+        board.start()
     told = [record.getMessage() for record in caplog.records if record.levelname != "DEBUG"]
     assert [text for text in told if not text.startswith("Executing")] == []  # a slow machine

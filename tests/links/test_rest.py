@@ -125,7 +125,7 @@ def test_params_in_a_query() -> None:
         query_params("n=1&n=2")
 
 
-@given(st.text())
+@given(st.text(st.characters() | st.sampled_from("&=%+\udcff")))
 def test_any_query_is_params_or_refused(query: str) -> None:
     try:
         params = query_params(query)
@@ -133,8 +133,8 @@ def test_any_query_is_params_or_refused(query: str) -> None:
         return
     try:
         assert parse_request(call_frame(1, "M", params)).params == params
-    except FrameError as error:
-        assert "surrogate" in str(error)
+    except FrameError:
+        assert "\udcff" in query  # bytes that are no UTF-8: the device refuses them
 
 
 @given(VALUES)

@@ -12,6 +12,7 @@ import pytest
 from rpc_shim.links.http import WEBSOCKET_PROTOCOL, HttpSettings
 from rpc_shim.links.sockets import MAX_UNSENT
 from tests.links.fake_board import MAX_FRAME_SIZE, WAIT_S, FakeBoard, frame, running, wait_until
+from tests.links.test_tcp import send_forever
 
 Socket = aiohttp.ClientWebSocketResponse
 
@@ -170,8 +171,7 @@ def test_a_client_that_does_not_read_is_disconnected(board: FakeBoard) -> None:
         assert client.recv(3) == b"HTT"
         message = b"\x81" + bytes([0x80 | len(text)]) + b"\0\0\0\0" + text
         with pytest.raises(ConnectionError):
-            while True:
-                client.sendall(message)
+            send_forever(client, message)
     wait_until(lambda: board.logged("does not read its answers: disconnected"), "the log line")
 
 
