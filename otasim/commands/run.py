@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -13,8 +13,9 @@ import click
 
 from otasim.board import DEFAULT_IMAGE, Board, TimeLimitError
 from otasim.engines import AUTO, ENGINES, choose_engine
+from otasim.network_options import Address, link_settings, network_options
 from otasim.pacing import Input, Pacer
-from otasim.settings import DeviceSettings
+from otasim.settings import DeviceSettings, RpcMode
 from platforms.clock import NS_PER_S
 from platforms.description import BOARD_FILE
 from platforms.engines.protocol import DebugTools
@@ -103,6 +104,12 @@ class _Stop(Exception):  # noqa: N818 - it is control flow, not an error
     "--renode-log", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Write Renode's log here.",
 )  # fmt: skip
+@network_options
+@click.option(
+    "--rpc", type=click.Choice([mode.value for mode in RpcMode]), default=RpcMode.SERVICE.value,
+    show_default=True,
+    help="Who answers RPC: this board's service, or the firmware itself on its UART.",
+)  # fmt: skip
 def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     image: str,
     engine: str,
@@ -117,6 +124,11 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     monitor: int | None,
     gdb: int | None,
     renode_log: Path | None,
+    tcp: Address | None,
+    http: Address | None,
+    udp: Address | None,
+    mqtt: str | None,
+    rpc: str,
 ) -> None:
     """Keep a board running for host tools until Ctrl-C.
 
@@ -144,8 +156,11 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
                 loader=loader,
                 state_directory=state_directory,
                 settings=DeviceSettings(
-                    strict_original=strict_original, service_poll_ms=poll_service
+                    strict_original=strict_original,
+                    service_poll_ms=poll_service,
+                    rpc=RpcMode(rpc),
                 ),
+                links=link_settings(tcp, http, udp, mqtt),
             )
         )
         _open_tools(board, monitor, gdb, renode_log, check_stop)
@@ -155,6 +170,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
         inputs: dict[Input, Callable[[], None]] = {link: lambda: board.send(link.read())}
         if sys.stdin is not None and sys.stdin.isatty():
             inputs[sys.stdin] = lambda: terminal.read_input(pacer.forget)
+
+        if board.network is not None:
+            inputs[board.network] = board.network.acknowledge
 
         def look_outside() -> None:
             link.flush()
@@ -170,8 +188,10 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
             _wait_until_running(board)
             board.paced = speed != "max"
             board.machine.outside_world = pacer
+            for name, url in board.urls.items():
+                click.echo(f"otasim: {name} {url}", err=True)
             if ready_file is not None:
-                _write_ready_file(ready_file, engine, link.port)
+                _write_ready_file(ready_file, engine, link.port, board.urls)
                 cleanup.callback(_remove_ready_file, ready_file)
             while True:
                 board.machine.run_until(board.machine.clock.now_ns + NS_PER_S)
@@ -244,10 +264,10 @@ class _Terminal:
             forget(sys.stdin)
 
 
-def _write_ready_file(path: Path, engine: str, port: str) -> None:
+def _write_ready_file(path: Path, engine: str, port: str, urls: Mapping[str, str]) -> None:
     """Write the file so that whoever waits for it never sees half of it."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    content = {"pid": os.getpid(), "engine": engine, "serial": port}
+    content = {"pid": os.getpid(), "engine": engine, "serial": port, **urls}
     try:
         fresh.write_text(json.dumps(content) + "\n", encoding="utf-8")
         fresh.replace(path)
