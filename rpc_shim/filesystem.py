@@ -371,7 +371,7 @@ class FileSystem:
         # littlefs's buffers are no Python objects, and the handle points to the configuration.
         self._release = weakref.finalize(self, _unmount, handle, config)
         self._handle = handle
-        with _explained(self._device, self._partition.name):
+        with self._mounted_operation(self._partition.name):
             self._max_name_bytes = lfs.fs_stat(handle).name_max
             # A rename that another littlefs was stopped in; see `rename`.
             lfs.fs_mkconsistent(handle)
@@ -381,6 +381,11 @@ class FileSystem:
         """Calls of littlefs that belong together; what went wrong in them is raised at the end."""
         if not self._release.alive:
             self._mount()
+        with self._mounted_operation(path) as handle:
+            yield handle
+
+    @contextmanager
+    def _mounted_operation(self, path: str) -> Iterator[LFSFilesystem]:
         try:
             with _explained(self._device, path):
                 yield self._handle

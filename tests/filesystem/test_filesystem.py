@@ -617,6 +617,26 @@ def test_what_the_flash_raises_comes_out_of_mount_and_format(failure: BaseExcept
             assert flash.calls_after_failure == 0
 
 
+def test_a_flash_that_fails_in_the_mount_after_a_failure(rig: NorRig, files: FileSystem) -> None:
+    files.write("a", b"1" * 1000)
+    flash = FailingFlash(rig.driver())
+    files = FileSystem.mount(OpenPartition(FS0, flash))
+    flash.fail(0, AnythingError())
+    with pytest.raises(AnythingError):
+        files.read("a")
+    flash.fail(10_000, AnythingError())
+    assert files.read("a") == b"1" * 1000
+    calls = flash.calls
+    for number in range(calls):
+        for at in (0, number):
+            flash.fail(at, AnythingError(at))
+            with pytest.raises(AnythingError, match=str(at)):
+                files.read("a")
+            assert flash.calls_after_failure == 0
+    flash.repair()
+    assert files.read("a") == b"1" * 1000
+
+
 def test_a_write_protected_chip_is_an_error_and_then_usable_again(
     rig: NorRig, files: FileSystem
 ) -> None:

@@ -84,10 +84,10 @@ def board() -> Board:
 
 
 def test_arguments_are_the_devices(board: Board) -> None:
-    def described(method: str) -> JsonValue:
+    def described(method: str) -> str:
         answer = board.call("RPC.Describe", {"name": method})
         assert isinstance(answer, dict)
-        return answer["args_fmt"]
+        return str(answer["args_fmt"])
 
     assert described("FS.List") == described("FS.ListExt") == "{path: %Q}"
     assert described("FS.Get") == "{filename: %Q, offset: %ld, len: %ld}"
