@@ -9,6 +9,7 @@ the root file system in `mos.yml`, the rest in `mgos_vfs_lfs.c`), but for the ca
 page of the flash, so that a page is programmed in one go.
 """
 
+import posixpath
 import re
 import struct
 import weakref
@@ -26,9 +27,9 @@ from platforms.flash import ERASED_BYTE
 TYPE_NAME = "LFS"
 """What `FS.Mkfs` and a device's configuration call this type of file system."""
 BLOCK_SIZE = 4096
-TEMPORARY_NAME = ".unfinished"
-"""What `write_atomically` writes before it renames. A power cut may leave it behind; the next such
-write uses it again."""
+TEMPORARY_SUFFIX = " (unfinished)"
+"""What the name of a file has behind it while it is being created atomically. A power cut may leave
+such a file behind. It sorts right behind the name, see `FileSystem.rename`."""
 ROOT = "/"
 
 _IO_SIZE = 128
@@ -36,7 +37,7 @@ _CACHE_SIZE = 256
 _LOOKAHEAD_SIZE = 64
 _BLOCK_CYCLES = 512
 _MAX_NAME_BYTES = 255
-_MAX_DEPTH = 32
+_MAX_DEPTH = 16
 _UNUSABLE_CHARACTER = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 _DONE = int(LittleFSError.Error.LFS_ERR_OK)
@@ -307,13 +308,17 @@ class FileSystem:
 
     def write_atomically(self, name: str, data: bytes) -> None:
         """As `write`, but a file that is created by it is whole, too, or not there."""
-        self._checked(name)
+        if self.exists(name):
+            self.write(name, data)
+            return
+        temporary = name + TEMPORARY_SUFFIX
         try:
-            self.write(TEMPORARY_NAME, data)
-            self.rename(TEMPORARY_NAME, name)
+            self.write(temporary, data)
+            with self._operation(name) as handle:
+                lfs.rename(handle, temporary, self._checked(name))
         except FileSystemError as error:
             with suppress(FileSystemError):
-                self.remove(TEMPORARY_NAME)
+                self.remove(temporary)
             raise FileSystemError(name, error.reason, error.explanation) from error
 
     def remove(self, name: str) -> None:
@@ -322,9 +327,19 @@ class FileSystem:
             lfs.remove(handle, self._checked(name))
 
     def rename(self, source: str, destination: str) -> None:
-        """Give a file or directory another path; a file or empty directory there is replaced."""
-        with self._operation(source) as handle:
-            lfs.rename(handle, self._checked(source), self._checked(destination))
+        """Give a file another path; a file that is there is replaced.
+
+        It is copied, so there must be room for both, and a power cut may leave both. littlefs has a
+        rename of its own, which is two steps where the entries are not in one metadata pair. What
+        it does between the two (2.9 to 2.11, since its change "Fix synthetic move underflows in
+        lfs_dir_get") overlooks the entry behind the one that moves: a directory that is read then
+        has holes, and blocks of a file are taken for free and overwritten. Names that sort next to
+        each other are in one pair.
+        """
+        data = self.read(source)
+        if _normalized(source) != _normalized(destination):
+            self.write_atomically(destination, data)
+            self.remove(source)
 
     def make_directory(self, name: str) -> None:
         """Create a directory."""
@@ -356,14 +371,21 @@ class FileSystem:
         # littlefs's buffers are no Python objects, and the handle points to the configuration.
         self._release = weakref.finalize(self, _unmount, handle, config)
         self._handle = handle
-        with _explained(self._device, self._partition.name):
+        with self._mounted_operation(self._partition.name):
             self._max_name_bytes = lfs.fs_stat(handle).name_max
+            # A rename that another littlefs was stopped in; see `rename`.
+            lfs.fs_mkconsistent(handle)
 
     @contextmanager
     def _operation(self, path: str) -> Iterator[LFSFilesystem]:
         """Calls of littlefs that belong together; what went wrong in them is raised at the end."""
         if not self._release.alive:
             self._mount()
+        with self._mounted_operation(path) as handle:
+            yield handle
+
+    @contextmanager
+    def _mounted_operation(self, path: str) -> Iterator[LFSFilesystem]:
         try:
             with _explained(self._device, path):
                 yield self._handle
@@ -403,7 +425,8 @@ class FileSystem:
             raise FileSystemError(
                 path,
                 Reason.INVALID_NAME,
-                f"a name may have up to {self._max_name_bytes} bytes in UTF-8",
+                f"a name may have up to {self._max_name_bytes} bytes in UTF-8, and "
+                f"{len(TEMPORARY_SUFFIX)} less where a file is created atomically or renamed",
             )
         return path
 
@@ -475,7 +498,7 @@ def _merge_directory(old: FileSystem, new: FileSystem, path: str, copied: list[s
         raise FileSystemError(path, Reason.DAMAGED, explanation)
     for entry in old.entries(path):
         name = path + entry.name
-        if name == ROOT + TEMPORARY_NAME:
+        if name.endswith(TEMPORARY_SUFFIX):
             continue
         exists = new.exists(name)
         if entry.is_directory:
@@ -538,6 +561,10 @@ def _mount_problem(there: _Superblock | None, blocks: int) -> str:
 def _unmount(handle: LFSFilesystem, _config: LFSConfig) -> None:
     """Give littlefs's memory back; the flash is not touched."""
     lfs.unmount(handle)
+
+
+def _normalized(path: str) -> str:
+    return posixpath.normpath("/" + path).lstrip("/")
 
 
 def _entry(stat: LFSStat) -> Entry:

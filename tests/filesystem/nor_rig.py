@@ -10,7 +10,7 @@ from platforms.devices.torn import TornShape
 from platforms.drivers.nor_flash import NorFlashDriver
 from platforms.flash import FlashDevice, FlashGeometry
 from platforms.machine import ResetAsserted
-from rpc_shim.filesystem import FileSystem
+from rpc_shim.filesystem import TEMPORARY_SUFFIX, FileSystem
 
 
 class NorRig:
@@ -112,6 +112,11 @@ def contents(files: FileSystem, path: str = "/") -> dict[str, bytes | None]:
             found[name] = files.read(name)
             assert len(found[name] or b"") == entry.size
     return found
+
+
+def without_unfinished(found: dict[str, bytes | None]) -> dict[str, bytes | None]:
+    """What `contents` found, but for files that a cut left unfinished."""
+    return {name: data for name, data in found.items() if not name.endswith(TEMPORARY_SUFFIX)}
 
 
 class FailingFlash:
