@@ -1,4 +1,4 @@
-"""Files on the whole board: kept, carried over by updates, brought by them, safe from power cuts."""
+"""Files on the whole board: kept, carried over and brought by updates, safe from power cuts."""
 
 import base64
 from collections.abc import Iterator

@@ -18,6 +18,7 @@ import pytest
 from otasim.bundle_server import BundleServer, bundle_of
 from rpc_shim.client import Framing, RpcClient, SerialPort
 from rpc_shim.frame import JsonValue
+from tests.conftest import CELL_PROPERTY
 from tests.host.test_host_tools import PATIENCE_S, RunningBoard
 from tests.host.tools import (
     CURL,
@@ -49,7 +50,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBoard]:
     """A board on all transports at once; without a broker on this machine, on all but MQTT."""
     folder = tmp_path_factory.mktemp("board")
     with Mosquitto(folder) as broker:
-        options = ["--tcp", "0", "--http", "0", "--udp", "0"]
+        options = ["--speed", "20", "--tcp", "0", "--http", "0", "--udp", "0"]
         if MOSQUITTO is not None:
             broker.start()
             options += ["--mqtt", broker.url]
@@ -132,7 +133,7 @@ def test_mos(
     push(board, tool, tmp_path)
     who = "mos" if is_real else "protocol-exact client"
     for operation in ("call", "files", "config", "update", "push"):
-        record_property("cell", (f"mos {transport}", operation, who))
+        record_property(CELL_PROPERTY, (f"mos {transport}", operation, who))
 
 
 @pytest.mark.skipif(MOS is None, reason="the host tool mos is not on PATH")
@@ -154,7 +155,7 @@ def test_the_console_of_mos(board: RunningBoard, record_property: Record) -> Non
                 continue
         console.kill()
     os.close(mine)
-    record_property("cell", ("mos serial", "console", "mos"))
+    record_property(CELL_PROPERTY, ("mos serial", "console", "mos"))
 
 
 @pytest.mark.skipif(CURL is None, reason="curl is not installed")
@@ -181,12 +182,12 @@ def test_curl(
     bundle.write_bytes(bundle_of("sample-3.0"))
     root = base.removesuffix("/rpc")
     with board.expecting("starting slot 0: sample 3.0", "ready"):
-        told = curl(f"{root}/update", "--form", f"file=@{bundle}", "--form", "commit_timeout=3000")
-    assert told == "Update applied, finalizing\r\n"
+        told = curl(f"{root}/update", "--form", "commit_timeout=3000", "--form", f"file=@{bundle}")
+    assert told == "Update applied, finalizing\n"
     with board.expecting("reset cause software", "ready"):
         curl(f"{root}/update/revert", "--request", "POST")
     for operation in ("call", "files", "config", "update", "push"):
-        record_property("cell", ("curl", operation, "curl"))
+        record_property(CELL_PROPERTY, ("curl", operation, "curl"))
 
 
 @pytest.mark.skipif(
@@ -201,10 +202,12 @@ def test_an_mqtt_client(
 
     def call(method: str, params: Params | None = None) -> JsonValue:
         frame: Params = {"id": 1, "src": "me", "method": method}
+        if params is not None:
+            frame["params"] = params
         done = subprocess.run(
             [
                 MOSQUITTO_RR or "mosquitto_rr", "-p", port, "-q", "1", "-t", f"{device}/rpc",
-                "-e", "me/rpc", "-m", json.dumps(frame if params is None else {**frame, "params": params}),
+                "-e", "me/rpc", "-m", json.dumps(frame),
             ],
             capture_output=True,
             check=True,
@@ -219,7 +222,7 @@ def test_an_mqtt_client(
     update_commit_and_roll_back(board, tool, server)
     push(board, tool, tmp_path)
     for operation in ("call", "files", "config", "update", "push"):
-        record_property("cell", ("MQTT client", operation, "mosquitto_rr"))
+        record_property(CELL_PROPERTY, ("MQTT client", operation, "mosquitto_rr"))
 
 
 def test_a_script_with_pyserial(
@@ -238,10 +241,10 @@ def test_a_script_with_pyserial(
     update_commit_and_roll_back(board, tool, server)
     push(board, tool, tmp_path)
     for operation in ("call", "files", "config", "update", "push"):
-        record_property("cell", ("pyserial script", operation, "pyserial"))
+        record_property(CELL_PROPERTY, ("pyserial script", operation, "pyserial"))
 
 
 def test_a_websocket_as_a_page_opens_it(board: RunningBoard, record_property: Record) -> None:
     url = url_of(board, "ws")
     assert websocket_call(url, b'{"id":1,"method":"RPC.Ping"}')
-    record_property("cell", ("WebSocket client", "call", "aiohttp"))
+    record_property(CELL_PROPERTY, ("WebSocket client", "call", "aiohttp"))

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-import paho.mqtt.client as mqtt
 from aiohttp import ClientSession
+from paho.mqtt.client import Client as MqttClient
+from paho.mqtt.enums import CallbackAPIVersion
 
 from rpc_shim.client import Framing, RpcClient, SerialPort
 from rpc_shim.frame import JsonValue
@@ -197,8 +198,8 @@ def exact_client(transport: str, url: str) -> Frames:
         source = f"{device}/rpc-resp/mos-{next(ids)}"
         answers: list[bytes] = []
         subscribed: list[int] = []
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-        client.on_message = lambda _client, _data, message: answers.append(message.payload)
+        client = MqttClient(CallbackAPIVersion.VERSION2)
+        client.on_message = lambda _client, _data, message: answers.append(bytes(message.payload))
         client.on_subscribe = lambda _client, _data, number, _codes, _more: subscribed.append(
             number
         )
