@@ -44,12 +44,12 @@ from rpc_shim.links.rest import (
 )
 from rpc_shim.links.sockets import (
     DEFAULT_HOST,
-    MAX_CONNECTIONS,
     MAX_UNSENT,
     Connections,
     Port,
     authority,
     peer_name,
+    serve_clients,
 )
 from rpc_shim.links.upload import receive_bundle
 
@@ -110,14 +110,9 @@ class HttpLink:
         """Serve clients until the boot has ended."""
         connections = Connections()
         server = _Server(boot, connections)
-        listening = await asyncio.get_running_loop().create_server(
-            server, sock=self._socket.dup(), backlog=MAX_CONNECTIONS
-        )
         try:
-            await boot.until_ended()
+            await serve_clients(self._socket, server, connections, boot)
         finally:
-            listening.close()
-            connections.close()
             await server.shutdown(_ENDING_TIMEOUT_S)
 
     def close(self) -> None:

@@ -142,6 +142,20 @@ def test_a_reset_breaks_every_connection_and_forgets_every_request(board: FakeBo
             assert call(client, request_id=4)["id"] == 4
 
 
+def test_a_reset_forgets_what_came_without_a_connection(board: FakeBoard) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client, connect(board) as other:
+        call(other)
+        board.hang()
+        client.sendto(frame("Echo"), board.address("udp"))
+        wait_until(lambda: waiting(board) == 1, "the datagram")
+    board.reset()
+    device = board.start()
+    board.go_on()
+    with connect(board) as other:
+        call(other)
+    assert [channel.kind for channel in device.channels] == ["TCP"]
+
+
 def test_an_answer_given_right_before_a_reset_arrives(board: FakeBoard) -> None:
     for transport in ("tcp", "http") * 20:
         with connect(board, transport) as client:
@@ -165,12 +179,20 @@ def test_an_answer_given_right_before_a_reset_arrives(board: FakeBoard) -> None:
         board.start()
 
 
-def test_many_resets_in_a_row(board: FakeBoard) -> None:
-    for _ in range(50):
+@pytest.mark.parametrize("transport", ["tcp", "http"])
+def test_a_client_that_comes_after_a_reset_is_served(board: FakeBoard, transport: str) -> None:
+    for number in range(200):
         board.reset()
-        board.start()
-    with connect(board) as client:
-        assert call(client)["id"] == 1
+        if number % 2:
+            board.start()
+        with connect(board, transport) as client:
+            if not number % 2:
+                board.start()
+            if transport == "tcp":
+                assert call(client)["id"] == 1
+            else:
+                client.sendall(b"GET /rpc/Echo HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert client.recv(65536).startswith(b"HTTP/1.1 200")
 
 
 def test_starting_again_without_an_end_is_a_reset(board: FakeBoard) -> None:
