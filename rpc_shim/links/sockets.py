@@ -5,7 +5,8 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from platforms.errors import OtasimError
@@ -155,6 +156,15 @@ class Connections:
         """
         if transport in self._answers_owed:
             self._answers_owed[transport] = self._answers_owed.pop(transport) + owed
+
+    @contextmanager
+    def owing(self, transport: asyncio.Transport) -> Iterator[None]:
+        """An answer is due as long as this lasts."""
+        self.used(transport, owed=1)
+        try:
+            yield
+        finally:
+            self.used(transport, owed=-1)
 
     def remove(self, transport: asyncio.Transport) -> None:
         """A connection has ended."""
