@@ -33,9 +33,11 @@ Reply = Callable[[bytes], None]
 """Takes the JSON of an answer, now or later."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class HttpAuthorization:
     """The `Authorization` header of a request that came over HTTP, and what it is made over.
+
+    One object stands for one HTTP request, also when that makes several calls, as an upload does.
 
     Attributes:
         method: the HTTP method, such as `POST`.

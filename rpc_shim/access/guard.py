@@ -13,6 +13,7 @@ authentication data that cannot be read, 403 for a user they do not allow. Diffe
 """
 
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 from platforms.clock import Clock
 from platforms.errors import OtasimError
@@ -49,6 +50,7 @@ from rpc_shim.dispatch import (
     INTERNAL_ERROR,
     UNAUTHENTICATED,
     Channel,
+    HttpAuthorization,
     RpcError,
 )
 from rpc_shim.frame import Request, describe
@@ -78,6 +80,8 @@ class AccessGuard:
         self._read_file = read_file
         self._log = log
         self._nonces = Nonces(clock)
+        # A proof is good for one HTTP request, but for all the calls that it makes.
+        self._proven: WeakKeyDictionary[HttpAuthorization, str] = WeakKeyDictionary()
 
     def __call__(self, request: Request, channel: Channel) -> None:
         """Return when the request may be carried out; `RpcError` says why it may not."""
@@ -117,6 +121,8 @@ class AccessGuard:
         realm = self._configuration.get(RPC_AUTH_DOMAIN)
         algorithm = _ALGORITHMS[self._configuration.get(RPC_AUTH_ALGO)]
         stale = False
+        if channel.authorization is not None and channel.authorization in self._proven:
+            return self._proven[channel.authorization]
         if auth_file and realm:
             proofs = _proofs(request, channel)
             passwords = self._passwords(auth_file) if proofs else PasswordFile({})
@@ -124,6 +130,8 @@ class AccessGuard:
                 if is_proven(proof, passwords, realm, algorithm):
                     if self._nonces.is_fresh(proof):
                         self._nonces.mark_used(proof)
+                        if channel.authorization is not None and request.auth is None:
+                            self._proven[channel.authorization] = proof.username
                         return proof.username
                     stale = True
         challenge = Challenge(realm, algorithm, self._nonces.issue(), stale=stale)

@@ -44,12 +44,12 @@ from rpc_shim.links.rest import (
 )
 from rpc_shim.links.sockets import (
     DEFAULT_HOST,
-    MAX_CONNECTIONS,
     MAX_UNSENT,
     Connections,
     Port,
     authority,
     peer_name,
+    serve_clients,
 )
 from rpc_shim.links.upload import receive_bundle
 
@@ -72,6 +72,8 @@ class _BugsOnly(logging.Filter):
 
 _LOGGER = logging.getLogger("otasim.http")
 _LOGGER.addFilter(_BugsOnly())
+# It warns of clients that offer other protocols; unless somebody wants to know, nobody is told.
+logging.getLogger("aiohttp.websocket").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +112,9 @@ class HttpLink:
         """Serve clients until the boot has ended."""
         connections = Connections()
         server = _Server(boot, connections)
-        listening = await asyncio.get_running_loop().create_server(
-            server, sock=self._socket.dup(), backlog=MAX_CONNECTIONS
-        )
         try:
-            await boot.until_ended()
+            await serve_clients(self._socket, server, connections, boot)
         finally:
-            listening.close()
-            connections.close()
             await server.shutdown(_ENDING_TIMEOUT_S)
 
     def close(self) -> None:
@@ -179,14 +176,12 @@ class _Handler:
         try:
             if request.path == "/rpc" and request.method == "GET":
                 return await self._websocket(request, transport)
-            self._connections.used(transport, owed=1)
-            return await self._answer(request, _channel("HTTP", request, transport))
+            with self._connections.owing(transport):
+                return await self._answer(request, _channel("HTTP", request, transport))
         except web.HTTPException as refusal:
             refusal.headers.update(_SERVER_HEADER)
             await self._boot.turn()
             raise
-        finally:
-            self._connections.used(transport, owed=-1)
 
     async def _answer(self, request: web.BaseRequest, channel: Channel) -> web.StreamResponse:
         path, method = request.path, request.method
@@ -319,6 +314,8 @@ class _WebSocketClient:
             self._connections.used(self._transport)
             if message.type is WSMsgType.TEXT:
                 frame = ascii_json(message.data.encode("utf-8"))
+                if will_be_answered(frame, self._boot.device_id):
+                    self._connections.used(self._transport, owed=1)
                 await self._boot.submit(frame, channel, self._answer)
             elif message.type is WSMsgType.PING:
                 await self._boot.turn()
@@ -331,6 +328,7 @@ class _WebSocketClient:
     def _answer(self, json: bytes) -> None:
         if self._websocket.closed or self._transport.is_closing():
             return
+        self._connections.used(self._transport, owed=-1)
         if self._transport.get_write_buffer_size() > MAX_UNSENT:
             self._boot.log("ws: a client does not read its answers: disconnected")
             self._transport.abort()

@@ -158,13 +158,14 @@ def _tell_taken(entries: list[Entry]) -> None:
 
 
 class Boot:
-    """One boot of the application, for the links. Everything here is for their thread.
+    """One boot of the application, for the links. All but `end` is for their thread.
 
     Attributes:
         device_id: the device's name.
         max_frame_size: longest accepted frame in bytes.
         takes_uploads: whether a firmware bundle may be posted.
-        ended: set when the RAM is gone.
+        is_over: the RAM is gone, though the links may not have been told yet.
+        ended: set when they have been.
         ids: ids for requests that a link makes by itself.
     """
 
@@ -175,15 +176,21 @@ class Boot:
         device_id: str,
         max_frame_size: int,
         *,
-        takes_uploads: bool,
+        takes_uploads: bool = True,
     ) -> None:
         self.device_id = device_id
         self.max_frame_size = max_frame_size
         self.takes_uploads = takes_uploads
+        self.is_over = False
         self.ended = asyncio.Event()
         self.ids = count(1)
         self._mailbox = mailbox
         self._call_in_loop = call_in_loop
+
+    def end(self) -> None:
+        """The RAM is gone; called in the board's thread."""
+        self.is_over = True
+        self._call_in_loop(self.ended.set)
 
     async def until_ended(self) -> None:
         """Wait until the RAM is gone."""

@@ -8,6 +8,7 @@ are from mongoose-os-libs/rpc-mqtt (`mgos_rpc_channel_mqtt.c`) and from what `mo
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -196,6 +197,8 @@ class _Session:
             timeout=_TIMEOUT_S,
             max_queued_incoming_messages=_MAX_WAITING,
             logger=_LOGGER,
+            # Acknowledgements would wait for each other otherwise, 40 ms each time.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         self._room = asyncio.Semaphore(_MAX_WAITING)
         self._publishing: set[asyncio.Task[None]] = set()

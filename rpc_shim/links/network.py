@@ -122,7 +122,7 @@ class Network:
         if self._boot is None:
             return
         self._mailbox.let_in(None)
-        self._call_in_loop(self._boot.ended.set)
+        self._boot.end()
         self._boot = None
 
     def take(self) -> list[NetworkRequest]:

@@ -5,9 +5,12 @@ import errno
 import ipaddress
 import os
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from platforms.errors import OtasimError
+from rpc_shim.links.mailbox import Boot
 
 DEFAULT_HOST = "127.0.0.1"
 """Nobody but programs on this machine can reach a board unless told otherwise."""
@@ -19,6 +22,7 @@ MAX_UNSENT = 256 * 1024
 """Bytes of answers that wait for a client to read them; one that lets more gather is dropped."""
 
 _LARGEST_PORT = 65535
+_PAUSE_S = 0.5
 
 _ADVICE = {
     errno.EADDRINUSE: "end the program that has it, or choose another port (0 takes a free one)",
@@ -153,6 +157,15 @@ class Connections:
         if transport in self._answers_owed:
             self._answers_owed[transport] = self._answers_owed.pop(transport) + owed
 
+    @contextmanager
+    def owing(self, transport: asyncio.Transport) -> Iterator[None]:
+        """An answer is due as long as this lasts."""
+        self.used(transport, owed=1)
+        try:
+            yield
+        finally:
+            self.used(transport, owed=-1)
+
     def remove(self, transport: asyncio.Transport) -> None:
         """A connection has ended."""
         self._answers_owed.pop(transport, None)
@@ -162,3 +175,61 @@ class Connections:
         self._closed = True
         for transport in list(self._answers_owed):
             transport.abort()
+
+
+async def serve_clients(
+    bound: socket.socket,
+    make_protocol: Callable[[], asyncio.BaseProtocol],
+    connections: Connections,
+    boot: Boot,
+) -> None:
+    """Let clients connect until the boot has ended, then break their connections.
+
+    `asyncio.Server` is not for that: a client that connects while it closes is left hanging.
+
+    Args:
+        bound: the socket that listens.
+        make_protocol: serves one client, which it adds to `connections`.
+        connections: all clients.
+        boot: whom they want to reach.
+    """
+    loop = asyncio.get_running_loop()
+    connecting: set[asyncio.Task[None]] = set()
+
+    def accept() -> None:
+        if boot.is_over:
+            loop.remove_reader(listening)  # whoever comes now waits for the next boot
+            return
+        try:
+            client, _ = listening.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            # Most likely there are no file descriptors left; the client can wait.
+            boot.log(f"network: a client cannot connect yet: {error.strerror}")
+            loop.remove_reader(listening)
+            loop.call_later(_PAUSE_S, listen)
+            return
+        client.setblocking(False)
+        task = loop.create_task(_connect(make_protocol, client))
+        connecting.add(task)
+        task.add_done_callback(connecting.discard)
+
+    def listen() -> None:
+        if not boot.ended.is_set():
+            loop.add_reader(listening, accept)
+
+    with bound.dup() as listening:
+        listen()
+        try:
+            await boot.until_ended()
+        finally:
+            loop.remove_reader(listening)
+            connections.close()
+            await asyncio.gather(*connecting)
+
+
+async def _connect(
+    make_protocol: Callable[[], asyncio.BaseProtocol], client: socket.socket
+) -> None:
+    await asyncio.get_running_loop().connect_accepted_socket(make_protocol, client)

@@ -24,12 +24,12 @@ from rpc_shim.links.mailbox import Boot, Entry
 from rpc_shim.links.rest import will_be_answered
 from rpc_shim.links.sockets import (
     DEFAULT_HOST,
-    MAX_CONNECTIONS,
     MAX_UNSENT,
     Connections,
     Port,
     authority,
     peer_name,
+    serve_clients,
 )
 
 _READ_SIZE = 4096
@@ -69,16 +69,9 @@ class TcpLink:
     async def serve(self, boot: Boot) -> None:
         """Serve clients until the boot has ended."""
         connections = Connections()
-        server = await asyncio.get_running_loop().create_server(
-            lambda: _TcpConnection(boot, connections),
-            sock=self._socket.dup(),
-            backlog=MAX_CONNECTIONS,
+        await serve_clients(
+            self._socket, lambda: _TcpConnection(boot, connections), connections, boot
         )
-        try:
-            await boot.until_ended()
-        finally:
-            server.close()
-            connections.close()
 
     def close(self) -> None:
         """Give the port back."""

@@ -214,9 +214,10 @@ def test_the_channel_tells_who_asks_and_how(fresh: FakeBoard) -> None:
     with_header, without = fresh.device.channels
     assert with_header.kind == without.kind == "HTTP"
     assert with_header.info.startswith("127.0.0.1:")
-    assert with_header.authorization == HttpAuthorization(
-        "POST", "/rpc/Echo?x=%41", "Digest whatever"
-    )
+    authorization = with_header.authorization
+    assert authorization is not None
+    assert (authorization.method, authorization.uri) == ("POST", "/rpc/Echo?x=%41")
+    assert authorization.header == "Digest whatever"
     assert without.authorization is None
 
 

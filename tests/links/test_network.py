@@ -1,6 +1,8 @@
 import contextlib
 import errno
 import json
+import os
+import resource
 import select
 import socket
 import urllib.request
@@ -142,6 +144,20 @@ def test_a_reset_breaks_every_connection_and_forgets_every_request(board: FakeBo
             assert call(client, request_id=4)["id"] == 4
 
 
+def test_a_reset_forgets_what_came_without_a_connection(board: FakeBoard) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client, connect(board) as other:
+        call(other)
+        board.hang()
+        client.sendto(frame("Echo"), board.address("udp"))
+        wait_until(lambda: waiting(board) == 1, "the datagram")
+    board.reset()
+    device = board.start()
+    board.go_on()
+    with connect(board) as other:
+        call(other)
+    assert [channel.kind for channel in device.channels] == ["TCP"]
+
+
 def test_an_answer_given_right_before_a_reset_arrives(board: FakeBoard) -> None:
     for transport in ("tcp", "http") * 20:
         with connect(board, transport) as client:
@@ -165,12 +181,20 @@ def test_an_answer_given_right_before_a_reset_arrives(board: FakeBoard) -> None:
         board.start()
 
 
-def test_many_resets_in_a_row(board: FakeBoard) -> None:
-    for _ in range(50):
+@pytest.mark.parametrize("transport", ["tcp", "http"])
+def test_a_client_that_comes_after_a_reset_is_served(board: FakeBoard, transport: str) -> None:
+    for number in range(200):
         board.reset()
-        board.start()
-    with connect(board) as client:
-        assert call(client)["id"] == 1
+        if number % 2:
+            board.start()
+        with connect(board, transport) as client:
+            if not number % 2:
+                board.start()
+            if transport == "tcp":
+                assert call(client)["id"] == 1
+            else:
+                client.sendall(b"GET /rpc/Echo HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert client.recv(65536).startswith(b"HTTP/1.1 200")
 
 
 def test_starting_again_without_an_end_is_a_reset(board: FakeBoard) -> None:
@@ -265,30 +289,67 @@ def test_a_hundred_clients_at_once(board: FakeBoard) -> None:
                 assert b'{"n":%d}' % number in web.recv(65536)
 
 
-@pytest.mark.parametrize("transport", ["tcp", "http"])
+HANDSHAKE = (
+    b"GET /rpc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+def message(method: str) -> bytes:
+    """A call as a WebSocket message of a client, with a mask that changes nothing."""
+    return b"\x81" + bytes([0x80 | len(frame(method))]) + b"\0\0\0\0" + frame(method)
+
+
+LATER = {
+    "tcp": [b'"""' + frame("Later") + b'"""'],
+    "http": [b"GET /rpc/Later HTTP/1.1\r\nHost: x\r\n\r\n"],
+    "ws": [HANDSHAKE, message("Later")],
+}
+SILENCE = {
+    "tcp": [b'"""{"id":'],
+    "http": [b"GET /rpc HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /rpc HTTP/1.1\r\n"],
+    "ws": [HANDSHAKE, message("Echo")],
+}
+
+
+@pytest.mark.parametrize("transport", ["tcp", "http", "ws"])
 def test_clients_that_say_nothing_lock_nobody_out(board: FakeBoard, transport: str) -> None:
-    begin = b'"""{"id":' if transport == "tcp" else b"POST /rpc HTTP/1.1\r\n"
+    def begin(*said: bytes) -> socket.socket:
+        client = stack.enter_context(connect(board, transport))
+        for number, each in enumerate(said):
+            if number:
+                assert client.recv(65536)
+            client.sendall(each)
+        return client
+
     with contextlib.ExitStack() as stack:
-        busy = stack.enter_context(connect(board, transport))
-        if transport == "tcp":
-            busy.sendall(b'"""' + frame("Later") + b'"""')
-        else:
-            busy.sendall(b"GET /rpc/Later HTTP/1.1\r\nHost: x\r\n\r\n")
+        busy = begin(*LATER[transport])
         wait_until(lambda: bool(board.device and board.device.waiting), "the call")
-        silent = []
-        for _ in range(300):
-            client = stack.enter_context(connect(board, transport))
-            client.sendall(begin)
-            silent.append(client)
-        assert is_broken(silent[0])
-        with connect(board, transport) as late:
-            if transport == "tcp":
-                assert call(late)["id"] == 1
-            else:
-                late.sendall(b"GET /rpc/RPC.Ping HTTP/1.1\r\nHost: x\r\n\r\n")
-                assert late.recv(65536).startswith(b"HTTP/1.1 200")
+        silent = [begin(*SILENCE[transport]) for _ in range(300)]
+        first = begin(*LATER[transport])
+        wait_until(lambda: bool(board.device and len(board.device.waiting) == 2), "another call")
+        with contextlib.suppress(ConnectionError):
+            while told := silent[0].recv(65536):
+                assert b"at last" not in told
         board.answer_all()
         assert b"at last" in busy.recv(65536)
+        assert b"at last" in first.recv(65536)
+
+
+def test_a_client_that_comes_while_there_are_no_file_descriptors_waits(board: FakeBoard) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client, contextlib.ExitStack() as taken:
+        client.settimeout(WAIT_S)
+        address = board.address("tcp")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+        taken.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.callback(os.close, os.dup(0))
+        client.connect(address)
+        wait_until(lambda: board.logged("a client cannot connect yet: Too many"), "the log line")
+        taken.close()
+        assert call(client)["id"] == 1
 
 
 # --- the end --------------------------------------------------------------------------------

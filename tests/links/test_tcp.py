@@ -106,8 +106,8 @@ def test_requests_sent_at_once_are_answered_in_order(board: FakeBoard) -> None:
 def test_at_most_one_request_of_a_connection_waits(board: FakeBoard) -> None:
     board.hang()
     with connect(board) as client:
-        client.settimeout(0)
-        with pytest.raises(BlockingIOError):
+        client.settimeout(0.5)  # nothing is read any more, however long that is
+        with pytest.raises(TimeoutError):
             send_forever(client, (frame("Echo") + b"\n") * 100)
         client.settimeout(WAIT_S)
         assert board.do(lambda: len(board.network._mailbox._entries)) == 1
@@ -229,16 +229,16 @@ class FakeTransport:
         self.aborted = True
 
 
-@given(st.lists(st.tuples(st.sampled_from("arw-"), st.integers(0, 9)), max_size=60))
+@given(st.lists(st.tuples(st.sampled_from("aaarww-"), st.integers(0, 5)), max_size=60))
 def test_the_longest_idle_connection_goes(steps: list[tuple[str, int]]) -> None:
-    connections = Connections(limit=3)
+    connections = Connections(limit=2)
     model: list[list[object]] = []  # [transport, answers owed], longest idle first
-    known = [FakeTransport() for _ in range(10)]
+    known = [FakeTransport() for _ in range(6)]
     for step, number in steps:
         transport = known[number]
         entry = next((each for each in model if each[0] is transport), None)
         if step == "a" and entry is None:
-            if len(model) == 3:
+            if len(model) == 2:
                 victim = next((each for each in model if not each[1]), model[0])
                 model.remove(victim)
             model.append([transport, 0])
@@ -252,7 +252,7 @@ def test_the_longest_idle_connection_goes(steps: list[tuple[str, int]]) -> None:
                 model.remove(entry)
                 model.append([transport, int(str(entry[1])) + (step == "w")])
             connections.used(transport, owed=int(step == "w"))  # type: ignore[arg-type]
-        assert len(connections) == len(model) <= 3
+        assert len(connections) == len(model) <= 2
         assert not any(each.aborted for each in known if any(each is m[0] for m in model))
     connections.close()
     assert all(each[0].aborted for each in model)  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import shutil
 import socket
 import subprocess
@@ -69,7 +70,11 @@ def test_the_protocol_is_accepted_when_it_is_offered(
     offered: tuple[str, ...],
     accepted: str | None,
     capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # As without pytest, which gives every logger a handler.
+    monkeypatch.setattr(logging.getLogger("aiohttp.websocket"), "propagate", False)
+
     async def conversation() -> None:
         async with connected(board, *offered) as websocket:
             assert websocket.protocol == accepted
