@@ -132,6 +132,13 @@ class Update:
         self._accept(manifest)
         # The reader has refused a manifest without an application before it comes here.
         origin = 0 if manifest.app is None else manifest.app.app_org
+        bootable = sorted({slot.configuration.app_map_addr for slot in self._state.slots} - {0})
+        if origin not in bootable:
+            places = ", ".join(f"0x{address:08x}" for address in bootable)
+            raise UpdateError(
+                f"the image is for 0x{origin:08x}, and no slot is there; link it for an address "
+                f"that can be booted: {places or 'none'}"
+            )
         number = find_update_slot(self._state, origin)
         if number is None:
             raise UpdateError("No slots available for update: commit or revert, then try again")
