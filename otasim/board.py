@@ -100,6 +100,8 @@ class Board:
     Attributes:
         machine: the hardware underneath.
         outputs: functions that take what the board sends on its UART.
+        is_kept: whether the flash contents are those that the state directory held already.
+        console_outputs: functions that take the console text in it, without the RPC traffic.
 
     Raises:
         OtasimError: an image, the loader, the engine or the directory cannot be used.
@@ -122,8 +124,10 @@ class Board:
         boot_loader = _find_loader(loader, settings)
         self._strict_original = settings.strict_original
         with ExitStack() as cleanup:
+            self.is_kept = True
 
             def manufacture() -> storage.FlashStorage:
+                self.is_kept = False
                 return _manufacture(
                     _image_bytes(image),
                     None if factory_image is None else _image_bytes(factory_image),
@@ -138,7 +142,11 @@ class Board:
             self._cleanup = cleanup.pop_all()
         self._transcript = bytearray()
         self.outputs: list[Callable[[bytes], None]] = [self._keep]
-        output = HostOutput(self._emit)
+        self.console_outputs: list[Callable[[bytes], None]] = []
+        output = HostOutput(
+            lambda data: _emit(data, self.outputs),
+            lambda data: _emit(data, self.console_outputs),
+        )
         self.machine.uart_output = output.write_console
         self._software = DeviceSoftware(self.machine, boot_loader, output, settings, self._open_url)
         self.machine.software = self._software
@@ -283,10 +291,6 @@ class Board:
 
     # -- internals --------------------------------------------------------------------------------
 
-    def _emit(self, data: bytes) -> None:
-        for output in self.outputs:
-            output(data)
-
     def _keep(self, data: bytes) -> None:
         self._transcript += data
         if len(self._transcript) > TRANSCRIPT_LIMIT:
@@ -294,6 +298,11 @@ class Board:
 
     def _open_url(self, url: str) -> ByteSource:
         return open_url(url, self.machine.clock, paced=lambda: self.paced)
+
+
+def _emit(data: bytes, outputs: Sequence[Callable[[bytes], None]]) -> None:
+    for output in outputs:
+        output(data)
 
 
 def _find_loader(loader: Loader | str | None, settings: DeviceSettings) -> Loader:
