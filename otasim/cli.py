@@ -13,10 +13,11 @@ from typing import NoReturn
 
 import click
 
+from otasim.interrupts import EXIT_INTERRUPTED, ending_at_once
 from platforms.engines.renode import library
 from platforms.errors import OtasimError
 
-EXIT_FAILED, EXIT_MISSING, EXIT_INTERRUPTED = 1, 3, 130
+EXIT_FAILED, EXIT_MISSING = 1, 3
 
 _OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """What writing standard output fails with, besides a closed pipe, which click deals with."""
@@ -41,7 +42,9 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"otasim.commands.{cmd_name}"), cmd_name)
+        with ending_at_once():
+            module = importlib.import_module(f"otasim.commands.{cmd_name}")
+        command = getattr(module, cmd_name)
         if not isinstance(command, click.Command):
             raise TypeError(f"otasim.commands.{cmd_name} has no command of that name")
         return command
