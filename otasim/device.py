@@ -12,12 +12,13 @@ from bootloader_model.boot_state import NO_SLOT, BootState
 from bootloader_model.journal import Journal
 from bootloader_model.layout import DEFAULT_LAYOUT, FLASH_BASE
 from bootloader_model.partition import Partitions
-from bootloader_model.protocol import Loader
+from bootloader_model.protocol import BootTarget, Loader
 from platforms.clock import NS_PER_MS, NS_PER_S, Clock
 from platforms.devices.reset_cause import ResetCause
 from platforms.devices.watchdog import KEY_ENABLE_ACCESS, KEY_RELOAD, KEY_START, registers_for
 from platforms.drivers.internal_flash import InternalFlashDriver
 from platforms.drivers.nor_flash import NorFlashDriver
+from platforms.errors import OtasimError
 from platforms.flash import FlashContents
 from platforms.machine import EntryPoint, Machine
 from platforms.trace import Detail
@@ -47,6 +48,21 @@ def flash_drivers(
         NorFlashDriver(models.nor, machine.wait),
         InternalFlashDriver(models.internal_flash, machine.wait),
     )
+
+
+class LoaderError(OtasimError):
+    """A user's own boot loader does not do what `bootloader_model/protocol.py` says.
+
+    Attributes:
+        loader: its class.
+    """
+
+    def __init__(self, loader: type[object], target: object) -> None:
+        super().__init__(
+            f"loader {loader.__module__}:{loader.__qualname__}: boot returned {target!r}, expected "
+            "a BootTarget(vector_table, stack_pointer, program_counter)"
+        )
+        self.loader = loader
 
 
 class _LoaderHardware:
@@ -180,7 +196,9 @@ class _Application:
         self._machine.models.watchdog.feed()
 
     def reboot_after(self, delay_ms: int) -> None:
-        self._reboot_at_ns = self.clock.now_ns + delay_ms * NS_PER_MS
+        """As `Device.reboot_after`; of several reboots the earliest counts."""
+        at_ns = self.clock.now_ns + delay_ms * NS_PER_MS
+        self._reboot_at_ns = at_ns if self._reboot_at_ns is None else min(at_ns, self._reboot_at_ns)
 
     def start(self) -> None:
         self._ota.start()
@@ -231,7 +249,9 @@ class DeviceSoftware:
 
     def boot(self, cause: ResetCause) -> EntryPoint | None:
         """Run the loader; its target is where the processor starts."""
-        target = self._loader.boot(_LoaderHardware(self._machine, self._output, cause))
+        target: object = self._loader.boot(_LoaderHardware(self._machine, self._output, cause))
+        if not isinstance(target, BootTarget):
+            raise LoaderError(type(self._loader), target)
         self._vector_table = target.vector_table
         return EntryPoint(target.vector_table, target.stack_pointer, target.program_counter)
 
