@@ -210,7 +210,8 @@ class RpcClient:
     ) -> JsonValue:
         """Call `method` once and return its result.
 
-        An error with code 0 is a success without a result: `OTA.Update` ends that way.
+        An error with code 0 is a success without a result: real devices end `OTA.Update` that way
+        (this board answers it with the result null).
 
         Raises:
             RpcClientError: the device answered with an error.

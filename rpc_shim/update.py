@@ -83,7 +83,11 @@ class Update:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all that matters of the bundle has come; what may follow is its directory."""
+        """Whether all that matters of the bundle has come; what may follow is its directory.
+
+        A device hangs up here, and so does this one. It never learns whether the server had as many
+        bytes as it announced: a wrong length is an error only when files are not whole.
+        """
         return self._reader.complete
 
     def feed(self, data: bytes) -> None:

@@ -163,6 +163,7 @@ def test_otasim_call_prints_results_and_errors(running: RunningBoard) -> None:
 
     good = otasim_call("OTA.GetBootState")
     assert (good.returncode, json.loads(good.stdout)["active_slot"]) == (0, 0)
+    assert otasim_call("RPC.Ping", '{"a": "\u00e9\U0001f600"}').returncode == 0
     unknown = otasim_call("No.Such")
     assert (unknown.returncode, unknown.stderr) == (1, "error 404: No handler for No.Such\n")
     wrong = otasim_call("OTA.Update", "{not json")

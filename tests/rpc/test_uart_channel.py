@@ -138,6 +138,25 @@ def test_rejected_frame_is_logged_in_the_turn_and_not_answered(board: Board) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ('"id":18446744073709551616', "the number 18446744073709551616 does not fit 64 bits"),
+        ('"id":-9223372036854775809', "the number -9223372036854775809 does not fit 64 bits"),
+        ('"id":1,"id":2', "the key 'id' is there twice"),
+        ('"id":1,"id":1', "the key 'id' is there twice"),
+        ('"id":1,"id":2,"id":3', "the key 'id' is there twice"),
+        ('"id":"a","src":"me","id":null', "the key 'id' is there twice"),
+        ('"id":1e999', "the number 1e999 is too large"),
+    ],
+)
+def test_a_request_without_a_usable_id_is_logged_and_not_answered(
+    members: str, problem: str, board: Board
+) -> None:
+    sent = board.exchange(f'{{{members},"method":"Ping"}}\n'.encode())
+    assert sent == f"rpc: request refused: {problem}\n".encode()
+
+
 def test_nothing_survives_the_boot(board: Board) -> None:
     board.exchange(b'{"id":1,"method":"Later"}\n')
     board.channel.host_bytes(b'{"id":2,"method":"Ping"}\n{"id":3,"meth')
