@@ -63,6 +63,11 @@ def load_loader(name: str, *, directory: Path | None = None) -> Loader:
 
 
 def _make(name: str, factory: Callable[[], object]) -> Loader:
+    # `typing.is_protocol` says the same, from Python 3.13 on.
+    if getattr(factory, "_is_protocol", False) or inspect.isabstract(factory):
+        raise LoaderNameError(
+            name, "it says what a loader is and is none itself: name a class that has a `boot`"
+        )
     try:
         inspect.signature(factory).bind()
     except TypeError as error:

@@ -7,9 +7,26 @@ with Board() as board:
     print(board.version, board.call("OTA.GetBootState"))
 """
 
-from otasim.board import Board
-from platforms.devices.reset_cause import ResetCause
-from platforms.devices.torn import TornShape
-from platforms.errors import OtasimError
+import importlib
+from typing import TYPE_CHECKING
 
 __all__ = ["Board", "OtasimError", "ResetCause", "TornShape"]
+
+if TYPE_CHECKING:
+    from otasim.board import Board
+    from platforms.devices.reset_cause import ResetCause
+    from platforms.devices.torn import TornShape
+    from platforms.errors import OtasimError
+else:
+    _HOMES = {
+        "Board": "otasim.board",
+        "OtasimError": "platforms.errors",
+        "ResetCause": "platforms.devices.reset_cause",
+        "TornShape": "platforms.devices.torn",
+    }
+
+    def __getattr__(name):  # noqa: ANN001, ANN202 - type checkers see the imports above
+        """Load what is asked for when it is asked for: the command line starts quickly."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,5 +1,16 @@
-"""`python -m otasim`."""
+"""`otasim`, and `python -m otasim`."""
 
-from otasim.cli import main
+from typing import NoReturn
 
-main()
+from otasim.interrupts import ending_at_once
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    with ending_at_once():
+        from otasim import cli  # noqa: PLC0415 - what is loaded up here may be interrupted
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

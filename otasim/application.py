@@ -263,7 +263,7 @@ class ServiceApplication:
     def reboot_after(self, delay_ms: int) -> None:
         """Reset by software when `delay_ms` have passed, or earlier when that is due already."""
         at_ns = self.clock.now_ns + delay_ms * NS_PER_MS
-        self._reboot_at_ns = min(at_ns, self._reboot_at_ns or at_ns)
+        self._reboot_at_ns = at_ns if self._reboot_at_ns is None else min(at_ns, self._reboot_at_ns)
 
     # -- internals --------------------------------------------------------------------------------
 

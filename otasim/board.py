@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Self
 
 import firmware
@@ -25,6 +25,7 @@ from bootloader_model.protocol import Loader
 from bootloader_model.provisioning import provision
 from otasim.device import DeviceSoftware, read_boot_state
 from otasim.engines import EMBEDDED, choose_engine, engine_factory
+from otasim.interrupts import HeldInterrupt
 from otasim.network import open_url
 from otasim.settings import DeviceSettings
 from platforms import storage
@@ -49,19 +50,35 @@ from rpc_shim.uart import HostOutput
 DEFAULT_IMAGE = "sample-1.0"
 
 _ANSWER_STEP_NS = NS_PER_S // 100
+_INTERRUPT_STEP_NS = NS_PER_S
+"""Ctrl-C is looked at between such steps; each takes a fraction of a second of real time."""
 TRANSCRIPT_LIMIT = 4 * 1024 * 1024
 
 
 class TimeLimitError(OtasimError):
-    """Something did not happen within the virtual time it was given.
+    """A condition did not come true within the virtual time it was given.
 
     Attributes:
         timeout_s: the limit in virtual seconds.
     """
 
     def __init__(self, what: str, timeout_s: float) -> None:
-        super().__init__(f"{what} did not happen within {timeout_s:g} virtual seconds")
+        super().__init__(f"{what} did not come true within {timeout_s:g} virtual seconds")
         self.timeout_s = timeout_s
+
+
+class BoardClosedError(OtasimError):
+    """A board is used after its `close`."""
+
+    def __init__(self) -> None:
+        super().__init__("the board is closed: make a new one (a state directory brings it back)")
+
+
+class NoPowerError(OtasimError):
+    """A board without power cannot answer."""
+
+    def __init__(self) -> None:
+        super().__init__("the board has no power, so nobody answers: call power_on() first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +91,8 @@ class _Stream:
     def read(self, timeout_s: float) -> bytes:
         deadline_ns = self.board.machine.clock.now_ns + round(timeout_s * NS_PER_S)
         while not self.received and self.board.machine.clock.now_ns < deadline_ns:
-            now_ns = self.board.machine.clock.now_ns
-            self.board.machine.run_until(min(deadline_ns, now_ns + _ANSWER_STEP_NS))
+            left_ns = deadline_ns - self.board.machine.clock.now_ns
+            self.board.run(min(left_ns, _ANSWER_STEP_NS) / NS_PER_S)
         data = bytes(self.received)
         self.received.clear()
         return data
@@ -108,6 +125,8 @@ class Board:
     Attributes:
         machine: the hardware underneath.
         outputs: functions that take what the board sends on its UART.
+        is_kept: whether the flash contents are those that the state directory held already.
+        console_outputs: functions that take the console text in it, without the RPC traffic.
 
     Raises:
         OtasimError: an image, the loader, the engine or the directory cannot be used.
@@ -120,19 +139,21 @@ class Board:
         factory_image: str | Path | bytes | None = None,
         loader: Loader | str | None = None,
         engine: str = EMBEDDED,
-        platform: Path = BOARD_FILE,
-        state_directory: Path | None = None,
+        platform: str | Path = BOARD_FILE,
+        state_directory: str | Path | None = None,
         settings: DeviceSettings | None = None,
         links: Sequence[LinkSettings] = (),
     ) -> None:
         self.engine = choose_engine(engine)
-        factory = engine_factory(self.engine, platform)
+        factory = engine_factory(self.engine, Path(platform))
         settings = settings or DeviceSettings()
         boot_loader = _find_loader(loader, settings)
         self._strict_original = settings.strict_original
         with ExitStack() as cleanup:
+            self.is_kept = True
 
             def manufacture() -> storage.FlashStorage:
+                self.is_kept = False
                 return _manufacture(
                     _image_bytes(image),
                     None if factory_image is None else _image_bytes(factory_image),
@@ -141,14 +162,19 @@ class Board:
             if state_directory is None:
                 cells = manufacture()
             else:
-                cells = cleanup.enter_context(storage.in_directory(state_directory, manufacture))
+                directory = storage.in_directory(Path(state_directory), manufacture)
+                cells = cleanup.enter_context(directory)
             self._network = cleanup.enter_context(Network(links)) if links else None
             self.machine = Machine(factory, cells)
             cleanup.callback(self.machine.engine.close)
             self._cleanup = cleanup.pop_all()
         self._transcript = bytearray()
         self.outputs: list[Callable[[bytes], None]] = [self._keep]
-        output = HostOutput(self._emit)
+        self.console_outputs: list[Callable[[bytes], None]] = []
+        output = HostOutput(
+            lambda data: _emit(data, self.outputs),
+            lambda data: _emit(data, self.console_outputs),
+        )
         self._software = DeviceSoftware(
             self.machine, boot_loader, output, settings, self._open_url, self._network
         )
@@ -158,6 +184,7 @@ class Board:
             self.machine.service_poll_ns = settings.service_poll_ms * NS_PER_MS
         self._next_request_id = 1
         self.paced = False
+        self._closed = False
         self.machine.power_on()
 
     def __enter__(self) -> Self:
@@ -172,7 +199,12 @@ class Board:
         self.close()
 
     def close(self) -> None:
-        """Give back files and memory; the flash contents of a state directory stay there."""
+        """Give back files and memory; the flash contents of a state directory stay there.
+
+        What has been recorded (`console`, `trace`, `version`) can still be read. Everything else
+        raises BoardClosedError from now on.
+        """
+        self._closed = True
         self._software.application_ended()
         self._cleanup.close()
 
@@ -184,8 +216,11 @@ class Board:
         return self.machine.clock.now_ns / NS_PER_S
 
     def run(self, seconds: float) -> None:
-        """Let so many virtual seconds pass (a little more when that ends in the boot loader)."""
-        self.machine.run_until(self.machine.clock.now_ns + round(seconds * NS_PER_S))
+        """Let so many virtual seconds pass (a little more when that ends in the boot loader).
+
+        Ctrl-C (KeyboardInterrupt) comes out of here, the board in good order.
+        """
+        self._run_until_ns(self.machine.clock.now_ns + round(seconds * NS_PER_S))
 
     def run_until(self, condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
         """Run until `condition()` holds; TimeLimitError after so many virtual seconds."""
@@ -193,12 +228,12 @@ class Board:
         while not condition():
             now_ns = self.machine.clock.now_ns
             if now_ns >= deadline_ns:
-                name = getattr(condition, "__name__", "what was waited for")
-                raise TimeLimitError(name, timeout_s)
-            self.machine.run_until(min(deadline_ns, now_ns + _ANSWER_STEP_NS))
+                raise TimeLimitError(_name_of(condition), timeout_s)
+            self._run_until_ns(min(deadline_ns, now_ns + _ANSWER_STEP_NS))
 
     def power_on(self) -> None:
         """Switch the supply on; a new board is on already."""
+        self._check_open()
         self.machine.power_on()
 
     @property
@@ -214,6 +249,7 @@ class Board:
         With `after_s` it is cut when so many virtual seconds have passed, whatever the board does
         then: in the middle of the boot loader's copying, if that is what it is at.
         """
+        self._check_open()
         if after_s:
             delay_ns = round(after_s * NS_PER_S)
             self.machine.clock.call_after(delay_ns, lambda: self.machine.cut_power(shape, seed))
@@ -227,6 +263,7 @@ class Board:
 
     def reset(self, cause: ResetCause = ResetCause.PIN) -> None:
         """Reset the processor, by its pin unless another cause is asked for."""
+        self._check_open()
         self.machine.reset(cause)
 
     # -- talking to it ----------------------------------------------------------------------------
@@ -243,7 +280,11 @@ class Board:
         Raises:
             RpcClientError: the device answered with an error.
             RpcTimeoutError: no answer within so many virtual seconds.
+            NoPowerError: the supply is off.
         """
+        self._check_open()
+        if not self.powered:
+            raise NoPowerError
         received = bytearray()
         self.outputs.append(received.extend)
         request_id, self._next_request_id = self._next_request_id, self._next_request_id + 1
@@ -253,6 +294,7 @@ class Board:
 
     def send(self, data: bytes) -> None:
         """Bytes from the host on the UART: console input or RPC frames."""
+        self._check_open()
         self._software.host_bytes(data)
 
     def type(self, text: str) -> None:
@@ -284,6 +326,7 @@ class Board:
     @property
     def boot_state(self) -> BootState | None:
         """The boot state as it stands in the flash; None without a valid record."""
+        self._check_open()
         return read_boot_state(self.machine, strict_original=self._strict_original)
 
     @property
@@ -305,9 +348,17 @@ class Board:
 
     # -- internals --------------------------------------------------------------------------------
 
-    def _emit(self, data: bytes) -> None:
-        for output in self.outputs:
-            output(data)
+    def _run_until_ns(self, deadline_ns: int) -> None:
+        self._check_open()
+        clock = self.machine.clock
+        with HeldInterrupt() as interrupt:
+            while clock.now_ns < deadline_ns:
+                self.machine.run_until(min(deadline_ns, clock.now_ns + _INTERRUPT_STEP_NS))
+                interrupt.check()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BoardClosedError
 
     def _keep(self, data: bytes) -> None:
         self._transcript += data
@@ -318,6 +369,22 @@ class Board:
         return open_url(
             url, self.machine.clock, paced=lambda: self.paced, ca_certificates=ca_certificates
         )
+
+
+def _name_of(condition: Callable[[], bool]) -> str:
+    """What to call a condition in an error: its name, or where it stands when it has none."""
+    name = getattr(condition, "__name__", "<lambda>")
+    code = getattr(condition, "__code__", None)
+    if name != "<lambda>":
+        return str(name)
+    if not isinstance(code, CodeType):
+        return "what was waited for"
+    return f"the condition in line {code.co_firstlineno} of {code.co_filename}"
+
+
+def _emit(data: bytes, outputs: Sequence[Callable[[bytes], None]]) -> None:
+    for output in outputs:
+        output(data)
 
 
 def _find_loader(loader: Loader | str | None, settings: DeviceSettings) -> Loader:

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 what was asked for failed; 2 wrong use; 3 something this m
 """
 
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -12,10 +13,14 @@ from typing import NoReturn
 
 import click
 
+from otasim.interrupts import EXIT_INTERRUPTED, ending_at_once
 from platforms.engines.renode import library
 from platforms.errors import OtasimError
 
-EXIT_FAILED, EXIT_MISSING, EXIT_INTERRUPTED = 1, 3, 130
+EXIT_FAILED, EXIT_MISSING = 1, 3
+
+_OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What writing standard output fails with, besides a closed pipe, which click deals with."""
 
 # Name of the command -> one line for `otasim --help`. The module otasim.commands.NAME has it.
 _COMMANDS = {
@@ -37,7 +42,9 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"otasim.commands.{cmd_name}"), cmd_name)
+        with ending_at_once():
+            module = importlib.import_module(f"otasim.commands.{cmd_name}")
+        command = getattr(module, cmd_name)
         if not isinstance(command, click.Command):
             raise TypeError(f"otasim.commands.{cmd_name} has no command of that name")
         return command
@@ -86,6 +93,20 @@ def _run() -> int:
     except OtasimError as error:
         click.echo(f"error: {error}", err=True)
         return EXIT_FAILED
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS:
+            raise
+        _give_output_up()
+        with contextlib.suppress(OSError):  # there may be no other output to say it on
+            click.echo(f"error: output cannot be written: {error.strerror}", err=True)
+        return EXIT_FAILED
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else EXIT_FAILED
     return result if isinstance(result, int) else 0
+
+
+def _give_output_up() -> None:
+    """Let what is still in the buffer go nowhere: writing it at the end would fail once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

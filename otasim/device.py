@@ -10,7 +10,7 @@ from bootloader_model.boot_state import NO_SLOT, BootState
 from bootloader_model.journal import Journal
 from bootloader_model.layout import DEFAULT_LAYOUT, FLASH_BASE
 from bootloader_model.partition import Partitions
-from bootloader_model.protocol import Loader
+from bootloader_model.protocol import BootTarget, Loader
 from otasim.application import (
     Application,
     BridgeApplication,
@@ -21,10 +21,26 @@ from otasim.application import (
 )
 from otasim.settings import DeviceSettings, RpcMode
 from platforms.devices.reset_cause import ResetCause
+from platforms.errors import OtasimError
 from platforms.flash import FlashContents
 from platforms.machine import EntryPoint, Machine
 from rpc_shim.links.network import Network
 from rpc_shim.uart import HostOutput
+
+
+class LoaderError(OtasimError):
+    """A user's own boot loader does not do what `bootloader_model/protocol.py` says.
+
+    Attributes:
+        loader: its class.
+    """
+
+    def __init__(self, loader: type[object], target: object) -> None:
+        super().__init__(
+            f"loader {loader.__module__}:{loader.__qualname__}: boot returned {target!r}, expected "
+            "a BootTarget(vector_table, stack_pointer, program_counter)"
+        )
+        self.loader = loader
 
 
 class _LoaderHardware:
@@ -82,7 +98,9 @@ class DeviceSoftware:
 
     def boot(self, cause: ResetCause) -> EntryPoint | None:
         """Run the loader; its target is where the processor starts."""
-        target = self._loader.boot(_LoaderHardware(self._machine, self._output, cause))
+        target: object = self._loader.boot(_LoaderHardware(self._machine, self._output, cause))
+        if not isinstance(target, BootTarget):
+            raise LoaderError(type(self._loader), target)
         self._vector_table = target.vector_table
         return EntryPoint(target.vector_table, target.stack_pointer, target.program_counter)
 

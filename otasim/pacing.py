@@ -8,6 +8,7 @@ from typing import Protocol
 from platforms.clock import NS_PER_S, Clock
 
 _LARGEST_LAG_S = 0.5
+_LONGEST_WAIT_S = 0.1  # a signal does not end a wait, and what it asks for is looked at in between
 
 
 class Input(Protocol):
@@ -42,15 +43,20 @@ class Pacer:
         self._origin_s = time.monotonic()
         self._origin_ns = clock.now_ns
 
+    def watch(self, source: Input, action: Callable[[], None]) -> None:
+        """Watch one more input."""
+        self._inputs[source] = action
+
     def forget(self, source: Input) -> None:
-        """Watch an input no more: it has ended."""
+        """Watch an input no more."""
         self._inputs.pop(source, None)
 
     def __call__(self) -> None:
         """Look at the outside world until real time has caught up with the board's."""
         while True:
             self._after()
-            ready, _, _ = select.select(list(self._inputs), [], [], max(0.0, self._ahead_s()))
+            wait_s = min(max(0.0, self._ahead_s()), _LONGEST_WAIT_S)
+            ready, _, _ = select.select(list(self._inputs), [], [], wait_s)
             for source in ready:
                 action = self._inputs.get(source)
                 if action is not None:

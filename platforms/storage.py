@@ -87,8 +87,8 @@ def in_memory() -> FlashStorage:
 def in_directory(path: Path, manufacture: Callable[[], FlashStorage]) -> Iterator[FlashStorage]:
     """The cells kept in `path`; where there are none yet, `manufacture` makes the first.
 
-    Raises StateDirectoryError when it cannot be used: no directory, not writable, files of a wrong
-    size, or another process is using it.
+    Raises StateDirectoryError when it cannot be used: no directory, not writable, files missing or
+    of a wrong size, or another process is using it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -98,8 +98,7 @@ def in_directory(path: Path, manufacture: Callable[[], FlashStorage]) -> Iterato
     maps: list[mmap.mmap] = []
     try:
         _lock(lock, path)
-        if not (path / NOR_FILE).exists():
-            _write_files(path, manufacture())
+        _complete_files(path, manufacture)
         cells = {}
         for name, size in _SIZES.items():
             cells[name] = _map_file(path / name, size)
@@ -131,21 +130,45 @@ def _lock(descriptor: int, path: Path) -> None:
         ) from None
 
 
+def _complete_files(path: Path, manufacture: Callable[[], FlashStorage]) -> None:
+    """Make the files of a new board, or go on where a killed process has stopped making them.
+
+    All files are written under other names before the first gets its own. So what is still under
+    another name, when some have their own, is whole; and what has neither was taken away.
+    """
+    missing = [name for name in _SIZES if not (path / name).exists()]
+    if len(missing) == len(_SIZES):
+        _write_files(path, manufacture())
+    lost = [name for name in missing if not _fresh(path, name).exists()]
+    if lost:
+        raise StateDirectoryError(
+            f"{', '.join(lost)} missing, but other files of a board are there: put the missing "
+            "back, or choose another state directory (an empty one gets a new board)",
+            path,
+        )
+    for name in missing:
+        try:
+            _fresh(path, name).replace(path / name)
+        except OSError as error:
+            raise StateDirectoryError(f"cannot be used: {error.strerror}", path / name) from error
+
+
+def _fresh(path: Path, name: str) -> Path:
+    return path / f"{name}.new"
+
+
 def _write_files(path: Path, storage: FlashStorage) -> None:
     contents = {
+        NOR_FILE: storage.nor,
         NOR_STATUS_FILE: storage.nor_status,
         INTERNAL_FILE: storage.internal,
         NOR_WEAR_FILE: storage.nor_wear,
         INTERNAL_WEAR_FILE: storage.internal_wear,
         INTERNAL_OPTIONS_FILE: storage.internal_options,
-        # Last: a directory that has it is complete.
-        NOR_FILE: storage.nor,
     }
     for name, cells in contents.items():
-        fresh = path / f"{name}.new"
         try:
-            fresh.write_bytes(cells)
-            fresh.replace(path / name)
+            _fresh(path, name).write_bytes(cells)
         except OSError as error:
             raise StateDirectoryError(
                 f"cannot be written: {error.strerror}", path / name

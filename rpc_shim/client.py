@@ -241,8 +241,9 @@ class RpcClient:
     ) -> JsonValue:
         """Call `method` once and return its result.
 
-        An error with code 0 is a success without a result: `OTA.Update` ends that way. Where the
-        device wants to know who is calling, the request is sent again with the proof.
+        An error with code 0 is a success without a result: real devices end `OTA.Update` that way
+        (this board answers it with the result null). Where the device wants to know who is
+        calling, the request is sent again with the proof.
 
         Raises:
             RpcClientError: the device answered with an error.

@@ -4,18 +4,22 @@ A thread of the host reads the connection into a small buffer; the board polls t
 that stalls stops the thread, not the board.
 """
 
+import contextlib
+import http.client
 import socket
 import ssl
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
-    IncompleteRead,
     MaxRetryError,
     NameResolutionError,
     NewConnectionError,
@@ -34,6 +38,7 @@ MAX_REDIRECTS = 5
 DEFAULT_SIZE_LIMIT = 16 * 1024 * 1024
 
 _SCHEMES = ("http", "https")
+_LENGTH_DIGITS = 18
 _HTTP_OK = 200
 
 
@@ -101,7 +106,7 @@ class Download:
         self._ended = False
         self._error: DownloadError | None = None
         self._closed = False
-        self._response: BaseHTTPResponse | None = None
+        self._connection: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, name=f"download {url}", daemon=True)
         self._thread.start()
 
@@ -134,13 +139,28 @@ class Download:
             )
 
     def close(self) -> None:
-        """Stop the thread, even in the middle of a read from a server that says nothing."""
+        """Stop the thread, wherever it waits for the server: it sees the connection end."""
         with self._state:
             self._closed = True
-            response = self._response
+            self._shut_down()
             self._state.notify_all()
-        if response is not None:
-            _shut_down(response)
+
+    def _use(self, connection: socket.socket) -> None:
+        """Remember the connection that is about to be used, for `close`.
+
+        A descriptor of its own: the HTTP library hands its socket on to others, and forgets it.
+        """
+        with self._state:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = connection.dup()
+            if self._closed:
+                self._shut_down()
+
+    def _shut_down(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(OSError):  # the server has ended it already
+                self._connection.shutdown(socket.SHUT_RDWR)
 
     def _run(self) -> None:
         try:
@@ -152,6 +172,10 @@ class Download:
         finally:
             with self._state:
                 self._ended = True
+                self._shut_down()
+                if self._connection is not None:
+                    self._connection.close()
+                    self._connection = None
                 self._state.notify_all()
 
     def _fail(self, reason: str) -> None:
@@ -165,18 +189,24 @@ class Download:
             total=None, connect=0, read=0, status=0, other=0, redirect=MAX_REDIRECTS
         )
         with (
-            urllib3.PoolManager(timeout=timeout, retries=retries, ssl_context=self._tls) as pool,
-            pool.request("GET", self._url, preload_content=False, decode_content=False) as response,
+            _pool_manager(self._use, timeout, retries, self._tls) as pool,
+            self._request(pool) as response,
         ):
-            with self._state:
-                self._response = response
-                if self._closed:
-                    return
             self._check_answer(response)
             # Not `stream`, which would hold a slow server's bytes back until there are many.
             while chunk := response.read1(READ_SIZE, decode_content=False):
                 if not self._deliver(chunk):
                     return
+
+    def _request(self, pool: urllib3.PoolManager) -> BaseHTTPResponse:
+        try:
+            return pool.request("GET", self._url, preload_content=False, decode_content=False)
+        except HTTPError:
+            raise
+        except ValueError as error:
+            raise DownloadError(
+                self._url, f"the server redirects to what is no URL ({error})"
+            ) from error
 
     def _check_answer(self, response: BaseHTTPResponse) -> None:
         if response.status != _HTTP_OK:
@@ -184,12 +214,20 @@ class Download:
                 self._url, f"the server answers with HTTP status {response.status}; check the URL"
             )
         length = response.headers.get("Content-Length", "")
-        announced = int(length) if length.isascii() and length.isdigit() else None
-        if announced is not None and announced > self._size_limit:
-            raise DownloadError(
-                self._url,
-                f"{announced:,} bytes are announced, the limit is {self._size_limit:,}",
-            )
+        announced = None
+        if length.isascii() and length.isdigit():
+            if len(length) > _LENGTH_DIGITS:
+                raise DownloadError(
+                    self._url,
+                    f"a length of {len(length):,} digits is announced, the limit is "
+                    f"{self._size_limit:,} bytes",
+                )
+            announced = int(length)
+            if announced > self._size_limit:
+                raise DownloadError(
+                    self._url,
+                    f"{announced:,} bytes are announced, the limit is {self._size_limit:,}",
+                )
         with self._state:
             self._content_length = announced
             self._received = 0
@@ -234,14 +272,35 @@ def _check_url(url: str) -> None:
         raise DownloadError(url, "expected a URL like http://host/path or https://host/path")
 
 
-def _shut_down(response: BaseHTTPResponse) -> None:
-    connection = getattr(response, "connection", None)
-    sock = getattr(connection, "sock", None)
-    if isinstance(sock, socket.socket):
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # closed already: nothing is waiting in it
+def _pool_manager(
+    use: Callable[[socket.socket], None],
+    timeout: urllib3.Timeout,
+    retries: urllib3.Retry,
+    tls: ssl.SSLContext | None,
+) -> urllib3.PoolManager:
+    """A pool manager that tells of each connection as soon as it is made."""
+
+    class Plain(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            connection = super()._new_conn()
+            use(connection)
+            return connection
+
+    class Secure(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            connection = super()._new_conn()
+            use(connection)
+            return connection
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    manager = urllib3.PoolManager(timeout=timeout, retries=retries, ssl_context=tls)
+    manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+    return manager
 
 
 def _explain(error: Exception) -> str:
@@ -255,12 +314,11 @@ def _explain(error: Exception) -> str:
         return "the server does not answer"
     if isinstance(cause, SSLError):
         return f"TLS failed: {cause}"
-    if isinstance(cause, IncompleteRead):
-        return f"the connection ended early, {cause.expected} bytes are missing"
+    inner = cause.args[1] if isinstance(cause, ProtocolError) and len(cause.args) > 1 else cause
+    if isinstance(inner, http.client.IncompleteRead):  # urllib3's own is a child of it
+        missing = f"{inner.expected} bytes are missing" if inner.expected else "inside the file"
+        return f"the connection ended early, {missing}"
     if isinstance(cause, ProtocolError):
-        inner = cause.args[1] if len(cause.args) > 1 else cause
-        if isinstance(inner, IncompleteRead):
-            return f"the connection ended early, {inner.expected} bytes are missing"
         return f"the connection broke: {inner}"
     if "too many redirects" in str(error):
         return f"more than {MAX_REDIRECTS} redirects"

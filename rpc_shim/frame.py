@@ -120,7 +120,8 @@ def parse_request(frame: bytes) -> Request:
     `args` is the older name of `params`, which wins when both are there.
 
     Raises:
-        FrameError: with the address to answer to, as far as the frame could be read.
+        FrameError: with the address to answer to, as far as the frame could be read. A frame whose
+            `id` does not fit 64 bits or is there twice names nobody who could be answered.
     """
     members, problems = _decode(frame)
     if not isinstance(members, dict):
@@ -210,21 +211,24 @@ def _reply_members(address: ReplyAddress, device_id: str) -> dict[str, JsonValue
 
 
 def _decode(raw: bytes) -> tuple[JsonValue, list[str]]:
-    """The value and what is wrong with it though it parses, so that its address can be read."""
+    """The value and what is wrong with it though it parses, so that its address can be read.
+
+    What is no proper value of its own, a number too large or a key's two values, is None in it.
+    """
     problems: list[str] = []
 
-    def integer(digits: str) -> int:
+    def integer(digits: str) -> int | None:
         # The length is looked at first: converting thousands of digits is slow, and Python refuses.
         if len(digits) <= 20 and _MIN_INTEGER <= (value := int(digits)) <= _MAX_INTEGER:
             return value
         problems.append(f"the number {_shortened(digits)} does not fit 64 bits")
-        return 0
+        return None
 
-    def real(digits: str) -> float:
+    def real(digits: str) -> float | None:
         if math.isfinite(value := float(digits)):
             return value
         problems.append(f"the number {_shortened(digits)} is too large")
-        return 0.0
+        return None
 
     def constant(name: str) -> None:
         problems.append(f"{name} is no JSON value")
@@ -234,7 +238,7 @@ def _decode(raw: bytes) -> tuple[JsonValue, list[str]]:
         for name, value in pairs:
             if name in result:
                 problems.append(f"the key {describe(name)} is there twice")
-            result.setdefault(name, value)
+            result[name] = None if name in result else value
         return result
 
     try:

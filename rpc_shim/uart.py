@@ -32,6 +32,26 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 QueuedEvent = Handshake | EmptyLine | FrameReceived | FrameRejected
 
 
+class _Line:
+    """The line as one reader sees it: log lines and answers start at the beginning of one."""
+
+    def __init__(self, output: Callable[[bytes], None]) -> None:
+        self._output = output
+        self._is_open = False
+
+    def send(self, data: bytes) -> None:
+        self._is_open = not data.endswith(NEWLINE_DELIMITER)
+        self._output(data)
+
+    def send_line(self, line: bytes) -> None:
+        """Send a line that begins with a newline, without it where a line has just ended."""
+        self.send(line if self._is_open else line.removeprefix(NEWLINE_DELIMITER))
+
+
+def _nobody(_data: bytes) -> None:
+    """Takes what nobody wants to see."""
+
+
 class HostOutput:
     """Everything the board sends to the host, from the boot loader's log to the last answer.
 
@@ -39,17 +59,23 @@ class HostOutput:
     answers and log lines start on a line of their own whatever stands on the current one.
 
     Args:
-        to_host: takes the bytes for the link.
+        to_host: takes the bytes for the link: console text and RPC traffic, in order.
+        to_terminal: takes the console text alone, for people.
     """
 
-    def __init__(self, to_host: Callable[[bytes], None]) -> None:
-        self._to_host = to_host
-        self._line_is_open = False
+    def __init__(
+        self,
+        to_host: Callable[[bytes], None],
+        to_terminal: Callable[[bytes], None] = _nobody,
+    ) -> None:
+        self._host = _Line(to_host)
+        self._terminal = _Line(to_terminal)
 
     def write_console(self, data: bytes) -> None:
         """Send what the firmware has written to its USART, as it is."""
         if data:
-            self._send(data)
+            self._host.send(data)
+            self._terminal.send(data)
 
     def write_line(self, text: str) -> None:
         """Send one line of log text.
@@ -57,27 +83,21 @@ class HostOutput:
         Control characters and all but ASCII are escaped, and what a host could take for the start
         of a frame is changed, so that no text, wherever it is from, ends a host tool's session.
         """
-        self._send_line(NEWLINE_DELIMITER + _harmless(text).encode("ascii") + NEWLINE_DELIMITER)
+        line = NEWLINE_DELIMITER + _harmless(text).encode("ascii") + NEWLINE_DELIMITER
+        self._host.send_line(line)
+        self._terminal.send_line(line)
 
     def write_frame(self, json: bytes, style: ReplyStyle) -> None:
         """Send an answer in the way its request was framed."""
-        self._send_line(encode_frame(json, style))
+        self._host.send_line(encode_frame(json, style))
 
     def write_handshake_answer(self) -> None:
         """Tell the host that it can send its request."""
-        self._send_line(HANDSHAKE_ANSWER)
+        self._host.send_line(HANDSHAKE_ANSWER)
 
     def write_empty_line(self) -> None:
         """Answer an empty line."""
-        self._send(NEWLINE_DELIMITER)
-
-    def _send_line(self, line: bytes) -> None:
-        """Send a line that begins with a newline, without it where a line has just ended."""
-        self._send(line if self._line_is_open else line.removeprefix(NEWLINE_DELIMITER))
-
-    def _send(self, data: bytes) -> None:
-        self._line_is_open = not data.endswith(b"\n")
-        self._to_host(data)
+        self._host.send(NEWLINE_DELIMITER)
 
 
 def _harmless(text: str) -> str:

@@ -88,7 +88,11 @@ class Update:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all that matters of the bundle has come; what may follow is its directory."""
+        """Whether all that matters of the bundle has come; what may follow is its directory.
+
+        A device hangs up here, and so does this one. It never learns whether the server had as many
+        bytes as it announced: a wrong length is an error only when files are not whole.
+        """
         return self._reader.complete
 
     def feed(self, data: bytes) -> None:
@@ -140,6 +144,13 @@ class Update:
         self._accept(manifest)
         # The reader has refused a manifest without an application before it comes here.
         origin = 0 if manifest.app is None else manifest.app.app_org
+        bootable = sorted({slot.configuration.app_map_addr for slot in self._state.slots} - {0})
+        if origin not in bootable:
+            places = ", ".join(f"0x{address:08x}" for address in bootable)
+            raise UpdateError(
+                f"the image is for 0x{origin:08x}, and no slot is there; link it for an address "
+                f"that can be booted: {places or 'none'}"
+            )
         number = find_update_slot(self._state, origin)
         if number is None:
             raise UpdateError("No slots available for update: commit or revert, then try again")

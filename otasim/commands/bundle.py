@@ -1,6 +1,7 @@
 """`otasim bundle`: makes, signs, shows and checks firmware bundles."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,8 +17,28 @@ from rpc_shim.bundle.image_file import load_image
 from rpc_shim.bundle.key_file import create_key_file, load_signing_key, load_verification_key
 from rpc_shim.bundle.signature import format_public_key
 
-_FILE = click.Path(path_type=Path, exists=True, dir_okay=False, readable=True)
 _DEFAULT_TIMESTAMP = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class _RegularFile(click.Path):
+    """A file that can be read to its end: reading a pipe or a device might never end."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, exists=True, dir_okay=False, readable=True)
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Path:
+        path = Path(str(super().convert(value, param, ctx)))
+        if not path.is_file():
+            self.fail(f"{path} is not a regular file", param, ctx)
+        return path
+
+
+_FILE = _RegularFile()
 
 
 class _Address(click.ParamType[int]):
@@ -113,13 +134,15 @@ def create(  # noqa: PLR0913, PLR0917 - one parameter for each option
     except OSError as error:
         raise OutputError(output, error) from error
     click.echo(f"{output}: {name} {version}, {len(content):,} bytes")
+    for finding in check_bundle(output).errors:
+        click.echo(f"warning: {finding.message}", err=True)
 
 
 @bundle.command()
 @click.argument("file", type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as it is.")
 def show(file: Path, as_json: bool) -> None:
-    """Show what the bundle FILE holds."""
+    """Show what the bundle FILE holds; exit code 1 when something is wrong with it."""
     report = check_bundle(file)
     manifest = report.manifest
     if manifest is None:
@@ -141,6 +164,8 @@ def show(file: Path, as_json: bool) -> None:
             f"  application: {len(application.data):,} bytes for 0x{application.address:08x}"
         )
     _print_findings(report)
+    if not report.ok:
+        raise SystemExit(EXIT_FAILED)
 
 
 @bundle.command()

@@ -1,6 +1,7 @@
 """`otasim call`: a small client for those without `mos`."""
 
 import json
+import re
 import secrets
 from pathlib import Path
 
@@ -16,6 +17,25 @@ _HINTS = {
     False: "the board wants to know who is calling: use --rpc-creds USER:PASSWORD",
     True: "the board does not know this user with this password",
 }
+_MAX_TIMEOUT_S = 24 * 3600.0
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+class _Seconds(click.ParamType[float]):
+    """A time to wait."""
+
+    name = "SECONDS"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            seconds = float(str(value))
+        except ValueError:
+            self.fail(f"expected seconds, got {value!r}", param, ctx)
+        if not 0 < seconds <= _MAX_TIMEOUT_S:
+            self.fail(f"expected more than 0 and up to {_MAX_TIMEOUT_S:g} seconds", param, ctx)
+        return seconds
 
 
 @click.command()
@@ -23,8 +43,8 @@ _HINTS = {
 @click.argument("params", required=False)
 @click.option("--port", required=True, metavar="PATH", help="Serial port of the board.")
 @click.option(
-    "--timeout", default=DEFAULT_TIMEOUT_S, show_default=True, metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True), help="How long to wait for the answer.",
+    "--timeout", default=DEFAULT_TIMEOUT_S, show_default=True, type=_Seconds(),
+    help="How long to wait for the answer.",
 )  # fmt: skip
 @click.option(
     "--rpc-creds", metavar="USER:PASSWORD",
@@ -62,8 +82,10 @@ def _credentials(text: str) -> Credentials:
 
 
 def _parse(params: str) -> dict[str, JsonValue]:
+    # Frames are ASCII, in which JSON can say every character.
+    ascii_only = _NOT_ASCII.sub(lambda character: json.dumps(character[0])[1:-1], params)
     try:
-        value = decode_json(params.encode())
+        value = decode_json(ascii_only.encode("ascii"))
     except FrameError as error:
         raise click.BadParameter(f"no JSON: {error}", param_hint="PARAMS") from None
     if not isinstance(value, dict):

@@ -1,30 +1,31 @@
 """`otasim run`: keeps a board running for host tools."""
 
-import json
-import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
 import click
+from click.core import ParameterSource
 
 from otasim.board import DEFAULT_IMAGE, Board, TimeLimitError
 from otasim.engines import AUTO, ENGINES, choose_engine
 from otasim.network_options import Address, link_settings, network_options
-from otasim.pacing import Input, Pacer
+from otasim.pacing import Pacer
+from otasim.ready_file import ReadyFile
 from otasim.settings import DeviceSettings, RpcMode
+from otasim.terminal import ConsoleDisplay, Keyboard
 from platforms.clock import NS_PER_S
 from platforms.description import BOARD_FILE
 from platforms.engines.protocol import DebugTools
 from platforms.errors import OtasimError
-from rpc_shim.framing import ConsoleInput, LineDemultiplexer
+from platforms.trace import TraceEvent
 from rpc_shim.links.pty import PtyLink
 
 _READY_LIMIT_S = 60
-_MAX_SPEED = 1000.0
+_MIN_SPEED, _MAX_SPEED = 1e-6, 1000.0
 
 
 class _Speed(click.ParamType["float | str"]):
@@ -41,8 +42,10 @@ class _Speed(click.ParamType["float | str"]):
             speed = float(str(value))
         except ValueError:
             self.fail(f"expected a number or 'max', got {value!r}", param, ctx)
-        if not 0 < speed <= _MAX_SPEED:
-            self.fail(f"expected a number above 0, up to {_MAX_SPEED:g}, or 'max'", param, ctx)
+        if not _MIN_SPEED <= speed <= _MAX_SPEED:
+            self.fail(
+                f"expected a number from {_MIN_SPEED:f} to {_MAX_SPEED:g}, or 'max'", param, ctx
+            )
         return speed
 
 
@@ -110,7 +113,9 @@ class _Stop(Exception):  # noqa: N818 - it is control flow, not an error
     show_default=True,
     help="Who answers RPC: this board's service, or the firmware itself on its UART.",
 )  # fmt: skip
+@click.pass_context
 def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    context: click.Context,
     image: str,
     engine: str,
     platform: Path,
@@ -148,6 +153,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     with ExitStack() as cleanup:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             cleanup.callback(signal.signal, number, signal.signal(number, stop))
+        ready = None if ready_file is None else ReadyFile(ready_file)
         board = cleanup.enter_context(
             Board(
                 image,
@@ -164,24 +170,35 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
             )
         )
         _open_tools(board, monitor, gdb, renode_log, check_stop)
+        if context.get_parameter_source("image") is not ParameterSource.DEFAULT and board.is_kept:
+            click.echo(
+                f"otasim: {state_directory} holds a board already, --image is not used", err=True
+            )
         link = cleanup.enter_context(PtyLink(serial_link))
-        terminal = _Terminal(board)
-        board.outputs += [link.write, terminal.show]
-        inputs: dict[Input, Callable[[], None]] = {link: lambda: board.send(link.read())}
-        if sys.stdin is not None and sys.stdin.isatty():
-            inputs[sys.stdin] = lambda: terminal.read_input(pacer.forget)
-
-        if board.network is not None:
-            inputs[board.network] = board.network.acknowledge
+        display = ConsoleDisplay()
+        board.outputs.append(link.write)
+        board.console_outputs.append(display.show)
+        board.trace.listeners.append(_tell_bridge_news)
+        keyboard = _open_keyboard(board, cleanup)
 
         def look_outside() -> None:
             link.flush()
-            terminal.flush()
+            display.flush()
             check_stop()
+            if keyboard is not None:
+                if keyboard.is_ours:
+                    pacer.watch(keyboard, keyboard.read)
+                else:
+                    pacer.forget(keyboard)
 
         pacer = Pacer(
-            board.machine.clock, None if isinstance(speed, str) else speed, inputs, look_outside
+            board.machine.clock,
+            None if isinstance(speed, str) else speed,
+            {link: lambda: board.send(link.read())},
+            look_outside,
         )
+        if board.network is not None:
+            pacer.watch(board.network, board.network.acknowledge)
         click.echo(f"otasim: {engine} engine, serial port {link.port}, Ctrl-C ends it", err=True)
         try:
             board.machine.outside_world = look_outside
@@ -190,14 +207,31 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
             board.machine.outside_world = pacer
             for name, url in board.urls.items():
                 click.echo(f"otasim: {name} {url}", err=True)
-            if ready_file is not None:
-                _write_ready_file(ready_file, engine, link.port, board.urls)
-                cleanup.callback(_remove_ready_file, ready_file)
+            if ready is not None:
+                ready.write(engine, link.port, board.urls)
+                cleanup.callback(ready.remove)
             while True:
                 board.machine.run_until(board.machine.clock.now_ns + NS_PER_S)
         except _Stop:
-            terminal.flush()
+            display.flush()
             click.echo("\notasim: stopped", err=True)
+
+
+def _open_keyboard(board: Board, cleanup: ExitStack) -> Keyboard | None:
+    """What is typed on the terminal, if there is one, goes to the board."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return None
+    ignored = signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    cleanup.callback(signal.signal, signal.SIGTTIN, ignored)
+    keyboard = Keyboard(sys.stdin.fileno(), board.send)
+    cleanup.callback(keyboard.close)
+    return keyboard
+
+
+def _tell_bridge_news(event: TraceEvent) -> None:
+    """With `--rpc passthrough` the console is the firmware's alone."""
+    if event.kind == "bridge":
+        click.echo(f"otasim: {event.details['text']}", err=True)
 
 
 def _wait_until_running(board: Board) -> None:
@@ -233,47 +267,3 @@ def _open_tools(
         engine.open_monitor(monitor)
     if gdb is not None:
         engine.start_gdb_server(gdb)
-
-
-class _Terminal:
-    """The board's console on standard output: its text without the RPC frames among it."""
-
-    def __init__(self, board: Board) -> None:
-        self._board = board
-        self._frames = LineDemultiplexer(1024 * 1024)
-        self._waiting = bytearray()
-
-    def show(self, data: bytes) -> None:
-        """Take what the board sends."""
-        for event in self._frames.feed(data):
-            if isinstance(event, ConsoleInput):
-                self._waiting += event.data
-
-    def flush(self) -> None:
-        """Print what has gathered."""
-        if self._waiting:
-            click.echo(bytes(self._waiting), nl=False)
-            self._waiting.clear()
-
-    def read_input(self, forget: Callable[[Input], None]) -> None:
-        """A line was typed on the terminal."""
-        data = os.read(sys.stdin.fileno(), 4096)
-        if data:
-            self._board.send(data)
-        else:
-            forget(sys.stdin)
-
-
-def _write_ready_file(path: Path, engine: str, port: str, urls: Mapping[str, str]) -> None:
-    """Write the file so that whoever waits for it never sees half of it."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    content = {"pid": os.getpid(), "engine": engine, "serial": port, **urls}
-    try:
-        fresh.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        fresh.replace(path)
-    except OSError as error:
-        raise OtasimError(f"the ready file {path} cannot be written: {error.strerror}") from error
-
-
-def _remove_ready_file(path: Path) -> None:
-    path.unlink(missing_ok=True)

@@ -107,6 +107,9 @@ def load_image(path: Path, *, base: int | None = None) -> FirmwareImage:
 
 def _content(path: Path, limit: int) -> bytes:
     try:
+        # Reading a pipe or a device might never end.
+        if path.exists() and not path.is_file():
+            raise ImageFileError(path, "not a regular file")
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except OSError as error:

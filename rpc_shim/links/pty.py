@@ -1,5 +1,6 @@
 """The serial line as a pseudo terminal: host tools open it like any serial port."""
 
+import fcntl
 import os
 import termios
 import tty
@@ -33,12 +34,14 @@ class PtyLink:
     anybody listens: what nobody reads is kept up to `output_limit` bytes, then the oldest goes.
 
     Args:
-        symlink: where to put a symbolic link to the port. One that is there is replaced, anything
-            else is left alone. The link is removed by `close`, unless it leads elsewhere by then.
+        symlink: where to put a symbolic link to the port. One that no living `PtyLink` holds is
+            replaced, anything else is left alone. The link is removed by `close`, unless it leads
+            elsewhere by then. A locked file beside it, `.NAME.lock`, says that the link is in use;
+            a killed process leaves the file, but not the lock.
         output_limit: bytes to keep, besides what the system buffers, while nobody reads.
 
     Raises:
-        LinkError: no pseudo terminal to be had, or the symbolic link cannot be made.
+        LinkError: no pseudo terminal to be had, or the symbolic link is in use or cannot be made.
     """
 
     def __init__(
@@ -60,12 +63,11 @@ class PtyLink:
         self._output_limit = output_limit
         self._dropped = 0
         self._closed = False
-        self._symlink = symlink
+        self._symlink: _Symlink | None = None
         if symlink is not None:
             try:
-                _point_symlink(symlink, self._slave_name)
+                self._symlink = _Symlink(symlink, self._slave_name)
             except LinkError:
-                self._symlink = None
                 self.close()
                 raise
 
@@ -77,7 +79,7 @@ class PtyLink:
     @property
     def port(self) -> str:
         """What to tell people: the symbolic link where there is one, else the port's own name."""
-        return self._slave_name if self._symlink is None else str(self._symlink)
+        return self._slave_name if self._symlink is None else str(self._symlink.path)
 
     @property
     def dropped(self) -> int:
@@ -131,7 +133,7 @@ class PtyLink:
             return
         self._closed = True
         if self._symlink is not None:
-            _remove_symlink(self._symlink, self._slave_name)
+            self._symlink.remove()
         os.close(self._master)
         os.close(self._slave)
 
@@ -153,6 +155,61 @@ class PtyLink:
     def _forget(self, index: int) -> None:
         self._output_size -= len(self._output[index])
         del self._output[index]
+
+
+class _Symlink:
+    """A symbolic link that is ours alone, until `remove`; LinkError when it cannot be had."""
+
+    def __init__(self, path: Path, target: str) -> None:
+        self.path = path
+        self._target = target
+        self._lock_path = path.with_name(f".{path.name}.lock")
+        self._lock = _lock(self._lock_path, path)
+        try:
+            _point_symlink(path, target)
+        except LinkError:
+            self._unlock()
+            raise
+
+    def remove(self) -> None:
+        """Remove the link if it is still ours, and let others have its name."""
+        _remove_symlink(self.path, self._target)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        # Removed while it is locked: whoever has opened it by then finds it gone, and looks again.
+        if _is_at(self._lock, self._lock_path):
+            self._lock_path.unlink()
+        os.close(self._lock)
+
+
+def _lock(path: Path, link: Path) -> int:
+    """Lock the file at `path`, made if need be; returns the descriptor that holds the lock."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise LinkError(
+                f"cannot make the symbolic link {link}: {error.strerror}", link
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise LinkError(
+                f"{link} is in use by another otasim: stop it or choose another path", link
+            ) from error
+        if _is_at(descriptor, path):
+            return descriptor
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _point_symlink(link: Path, target: str) -> None:

@@ -349,7 +349,7 @@ def test_a_state_directory_of_something_else_is_refused(
     new_board: NewBoard, tmp_path: Path
 ) -> None:
     (tmp_path / "nor.bin").write_bytes(b"short")
-    with pytest.raises(StateDirectoryError, match="expected"):
+    with pytest.raises(StateDirectoryError, match="other files of a board"):
         new_board(state_directory=tmp_path)
 
 

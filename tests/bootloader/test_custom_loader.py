@@ -87,3 +87,8 @@ def test_what_cannot_be_made_is_explained(directory: Path, name: str, message: s
 def test_relative_names_are_explained_too(directory: Path, name: str) -> None:
     with pytest.raises(LoaderNameError):
         load_loader(name, directory=directory)
+
+
+def test_the_protocol_itself_is_no_loader() -> None:
+    with pytest.raises(LoaderNameError, match="says what a loader is"):
+        load_loader("bootloader_model.protocol:Loader")

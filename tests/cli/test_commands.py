@@ -1,6 +1,7 @@
 """The commands that need no running board, as a shell runs them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import firmware
 from bootloader_model.boot_record import build_record, parse_record
 from otasim import Board
-from otasim.bundle_server import BundleServer
+from otasim.bundle_server import BundleServer, bundle_of
 
 
 def otasim(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -196,3 +197,59 @@ def test_run_says_when_there_is_nothing_to_start(state_directory: Path) -> None:
     assert done.returncode == 1
     assert "no bootable image" in done.stdout
     assert "the boot loader has started no application in 60 virtual seconds" in done.stderr
+
+
+@pytest.mark.parametrize("timeout", ["1e300", "inf", "nan", "0", "-1", "soon"])
+def test_a_timeout_that_is_none_is_wrong_use(timeout: str) -> None:
+    done = otasim("call", "RPC.Ping", "--port", "/nowhere", "--timeout", timeout)
+    assert done.returncode == 2
+    assert "seconds" in done.stderr
+
+
+def test_pipes_are_refused_rather_than_waited_for(tmp_path: Path) -> None:
+    fifo = tmp_path / "fw.zip"
+    os.mkfifo(fifo)
+    uses: tuple[tuple[str | Path, ...], ...] = (
+        ("bundle", "check", fifo),
+        ("bundle", "show", fifo),
+        ("bundle", "create", tmp_path / "out.zip", "--app", fifo),
+        ("state", fifo),
+        ("run", "--image", fifo),
+    )
+    for arguments in uses:
+        done = otasim(*arguments)
+        assert done.returncode in (1, 2)
+        assert "not a regular file" in done.stderr
+
+
+def test_a_bundle_that_cannot_start_is_made_with_a_warning(tmp_path: Path) -> None:
+    image, output = tmp_path / "text.bin", tmp_path / "fw.zip"
+    image.write_bytes(b"this is no firmware at all")
+    made = otasim("bundle", "create", output, "--app", image, "--name", "x", "--version", "1")
+    assert made.returncode == 0
+    checked = otasim("bundle", "check", output)
+    assert checked.returncode == 1
+    errors = [line for line in checked.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert made.stderr.splitlines() == [line.replace("error:", "warning:") for line in errors]
+
+
+def test_a_good_bundle_is_made_without_a_warning(tmp_path: Path) -> None:
+    image = firmware.path("sample-2.0")
+    assert otasim("bundle", "create", tmp_path / "fw.zip", "--app", image).stderr == ""
+
+
+@pytest.mark.parametrize("length", [60, 1500])
+def test_showing_a_truncated_bundle_fails(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "fw.zip"
+    path.write_bytes(bundle_of("sample-2.0")[:length])
+    shown = otasim("bundle", "show", path)
+    assert shown.returncode == 1
+    assert "error: " in shown.stderr
+
+
+@pytest.mark.parametrize("name", ["bootloader_model.protocol:Loader", "decimal:Decimal"])
+def test_what_is_no_loader_is_one_line(name: str) -> None:
+    done = otasim("run", "--engine", "embedded", "--loader", name)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: loader '{name}': ")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rpc_shim.client import Credentials, RpcClient, RpcClientError
-from tests.host.test_host_tools import PATIENCE_S, RunningBoard
+from tests.host.running_board import PATIENCE_S, RunningBoard
 from tests.host.test_tools import TRANSPORTS, url_of
 from tests.host.tools import CURL, MOS, Mos, ToolError, curl, exact_client
 from tests.links.test_mqtt import MOSQUITTO, Mosquitto

@@ -6,92 +6,30 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from otasim.bundle_server import BundleServer
-from rpc_shim.client import Framing, RpcClient, RpcClientError
+from rpc_shim.client import Framing, RpcClientError
 from rpc_shim.frame import JsonValue
+from tests.host.running_board import PATIENCE_S, Caller, RunningBoard, client_caller
 
-Caller = Callable[..., JsonValue]
 MOS = shutil.which("mos")
-PATIENCE_S = 120
-CALL_S = 60
-
-
-class RunningBoard:
-    """An `otasim run` process."""
-
-    def __init__(self, engine: str, folder: Path, *options: str) -> None:
-        self.link = folder / "board"
-        ready = folder / "ready.json"
-        self.output = folder / "output.txt"
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable, "-m", "otasim", "run", "--engine", engine, "--speed", "4",
-                    "--serial-link", str(self.link), "--ready-file", str(ready), *options,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        deadline = time.monotonic() + PATIENCE_S
-        while not ready.exists():
-            assert self.process.poll() is None, self.output.read_text()
-            assert time.monotonic() < deadline, "the board never became ready"
-            time.sleep(0.02)
-        self.ready = json.loads(ready.read_text())
-
-    def stop(self, number: int = signal.SIGINT) -> str:
-        self.process.send_signal(number)
-        self.process.wait(timeout=PATIENCE_S)
-        return self.output.read_text()
-
-    @contextmanager
-    def expecting(self, *texts: str) -> Iterator[None]:
-        """What is done inside makes these texts appear on the console, one behind the other."""
-        place = len(self.output.read_text())
-        yield
-        deadline = time.monotonic() + PATIENCE_S
-        for text in texts:
-            while (found := self.output.read_text().find(text, place)) < 0:
-                assert time.monotonic() < deadline, (
-                    f"no {text!r} in {self.output.read_text()[place:]}"
-                )
-                time.sleep(0.02)
-            place = found + len(text)
 
 
 @pytest.fixture
 def running(engine: str, tmp_path: Path) -> Iterator[RunningBoard]:
     board = RunningBoard(engine, tmp_path)
     yield board
-    if board.process.poll() is None:
-        board.process.kill()
-        board.process.wait()
+    board.kill()
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[BundleServer]:
     with BundleServer() as bundles:
         yield bundles
-
-
-def client_caller(link: Path, framing: Framing) -> Caller:
-    first_id = 1
-
-    def call(method: str, params: dict[str, JsonValue] | None = None) -> JsonValue:
-        nonlocal first_id
-        first_id += 1000
-        with RpcClient.open(str(link), framing=framing, first_id=first_id) as client:
-            return client.call(method, params, timeout_s=CALL_S)
-
-    return call
 
 
 def mos_caller(link: Path) -> Caller:
@@ -114,7 +52,7 @@ def mos_caller(link: Path) -> Caller:
     return call
 
 
-def drive(board: "RunningBoard", call: Caller, server: BundleServer) -> None:
+def drive(board: RunningBoard, call: Caller, server: BundleServer) -> None:
     """Update, commit, snapshot, revert, set, and an automatic rollback, twice in a row.
 
     It is the board's console that says when a reboot is over: a request would be lost in it.
@@ -187,6 +125,7 @@ def test_the_ready_file_names_what_is_there_and_ctrl_c_ends_cleanly(
     assert "Traceback" not in output
     assert "stopped" in output
     assert not running.link.is_symlink()
+    assert not running.ready_file.exists()
 
 
 def test_a_killed_board_has_lost_nothing_it_acknowledged(engine: str, tmp_path: Path) -> None:
@@ -194,9 +133,7 @@ def test_a_killed_board_has_lost_nothing_it_acknowledged(engine: str, tmp_path: 
     board = RunningBoard(engine, tmp_path, *options)
     call = client_caller(board.link, Framing.LINES)
     call("OTA.CreateSnapshot", {"set_as_revert": True})
-    board.process.kill()
-    board.process.wait()
-    (tmp_path / "ready.json").unlink()
+    board.kill()
     board = RunningBoard(engine, tmp_path, *options)
     # The snapshot was never committed, so the loader has gone back to it.
     answer = client_caller(board.link, Framing.LINES)("OTA.GetBootState")
@@ -226,6 +163,7 @@ def test_otasim_call_prints_results_and_errors(running: RunningBoard) -> None:
 
     good = otasim_call("OTA.GetBootState")
     assert (good.returncode, json.loads(good.stdout)["active_slot"]) == (0, 0)
+    assert otasim_call("RPC.Ping", '{"a": "\u00e9\U0001f600"}').returncode == 0
     unknown = otasim_call("No.Such")
     assert (unknown.returncode, unknown.stderr) == (1, "error 404: No handler for No.Such\n")
     wrong = otasim_call("OTA.Update", "{not json")

@@ -19,7 +19,7 @@ from otasim.bundle_server import BundleServer, bundle_of
 from rpc_shim.client import Framing, RpcClient, SerialPort
 from rpc_shim.frame import JsonValue
 from tests.conftest import CELL_PROPERTY
-from tests.host.test_host_tools import PATIENCE_S, RunningBoard
+from tests.host.running_board import PATIENCE_S, RunningBoard
 from tests.host.tools import (
     CURL,
     MOS,

@@ -103,12 +103,35 @@ def test_a_chunked_file_comes_whole(server: Server) -> None:
         (answer(status="404 Not Found", headers="Content-Length: 0\r\n"), "404"),
         (answer(status="500 Broken", headers="Content-Length: 0\r\n"), "500"),
         (answer(b"abc", headers="Content-Length: 10\r\n"), "7 bytes are missing"),
-        (answer(b"5\r\nab", headers="Transfer-Encoding: chunked\r\n"), "broke|early"),
+        (
+            answer(b"5\r\nab", headers="Transfer-Encoding: chunked\r\n"),
+            "ended early, inside the file",
+        ),
+        (
+            answer(b"2\r\nab\r\n", headers="Transfer-Encoding: chunked\r\n"),
+            "ended early, inside the file",
+        ),
         (lambda connection: connection.sendall(b"220 I am an FTP server\r\n"), "broke|invalid"),
         (lambda connection: connection.close(), "broke"),
         (answer(headers="Content-Length: 99999999999\r\n"), "99,999,999,999"),
+        (answer(headers=f"Content-Length: {'9' * 5000}\r\n"), "a length of 5,000 digits"),
+        (
+            answer(status="302 Found", headers="Location: http://[bad/\r\nContent-Length: 0\r\n"),
+            "redirects to what is no URL",
+        ),
     ],
-    ids=["404", "500", "cut off", "cut off chunk", "no HTTP", "hangs up", "too large"],
+    ids=[
+        "404",
+        "500",
+        "cut off",
+        "cut off chunk",
+        "cut off between chunks",
+        "no HTTP",
+        "hangs up",
+        "too large",
+        "digits without end",
+        "redirect to nonsense",
+    ],
 )
 def test_a_failure_is_an_error_that_says_why(server: Server, talk: Talk, words: str) -> None:
     server.talk = talk
@@ -172,6 +195,59 @@ def test_a_stalled_server_blocks_neither_poll_nor_close(server: Server) -> None:
     download._thread.join(PATIENCE_S)
     assert not download._thread.is_alive()
     over.set()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "sent"),
+    [
+        ("http", b""),
+        ("http", b"HTTP/1.1 200 OK\r\nContent-"),
+        ("http", b"HTTP/1.0 200 OK\r\nContent-Length: 100\r\n\r\nabc"),
+        ("http", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc"),
+        ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"),
+        ("http", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc"),
+        ("https", b""),
+    ],
+    ids=["silence", "headers", "HTTP/1.0", "to be closed", "HTTP/1.1", "chunked", "TLS handshake"],
+)
+def test_a_stalled_server_sees_the_connection_end(server: Server, scheme: str, sent: bytes) -> None:
+    stalled, ended = threading.Event(), threading.Event()
+
+    def stall(connection: socket.socket) -> None:
+        connection.sendall(sent)
+        stalled.set()
+        connection.settimeout(PATIENCE_S)
+        if connection.recv(4096) == b"":
+            ended.set()
+
+    server.talk = stall
+    download = Download(server.url.replace("http:", f"{scheme}:"))
+    assert stalled.wait(PATIENCE_S)
+    if sent.endswith(b"abc"):
+        assert download.wait_for_data(PATIENCE_S)
+    download.close()
+    assert ended.wait(PATIENCE_S)
+    download._thread.join(PATIENCE_S)
+    assert not download._thread.is_alive()
+    # It was stopped, which is no failure of the server's.
+    while (data := download.poll(100)) != b"":
+        assert data == b"abc"
+
+
+def test_a_download_leaves_no_open_connection(server: Server) -> None:
+    ended = threading.Event()
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
+        connection.settimeout(PATIENCE_S)
+        if connection.recv(4096) == b"":
+            ended.set()
+
+    server.talk = talk
+    download = Download(server.url)
+    assert download.wait_for_data(PATIENCE_S)
+    assert ended.wait(PATIENCE_S), "the connection is open though nobody uses it any more"
+    assert received(download) == b"abc"
 
 
 def test_a_large_file_never_sits_in_memory_whole(server: Server) -> None:

@@ -85,10 +85,70 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_start_that_was_killed_half_way_is_done_again(tmp_path: Path) -> None:
-    (tmp_path / "internal.bin").write_bytes(b"half")
+@pytest.mark.parametrize("lost", ["nor.bin", "internal.bin", "internal-options.bin"])
+def test_a_directory_that_has_lost_a_file_is_refused_and_kept(tmp_path: Path, lost: str) -> None:
     with storage.in_directory(tmp_path, storage.in_memory) as cells:
-        assert len(cells.internal) == 0x10_0000
+        cells.internal[0] = cells.nor[0] = 7
+    (tmp_path / lost).unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with (
+        pytest.raises(StateDirectoryError, match=f"{lost} missing, but other files") as caught,
+        storage.in_directory(tmp_path, pytest.fail),
+    ):
+        pass
+    assert caught.value.path == tmp_path
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+KILLED_WHILE_MAKING = """
+import os, signal, sys
+from pathlib import Path
+from platforms import storage
+
+steps = int(sys.argv[2])
+
+def count(event, arguments):
+    # Every file that is opened for writing or renamed in the directory is a step.
+    global steps
+    if event in ("open", "os.rename") and ".new" in str(arguments[0]):
+        steps -= 1
+        if steps < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def new_board():
+    cells = storage.in_memory()
+    cells.nor[0] = cells.internal[0] = 7
+    return cells
+
+sys.addaudithook(count)
+with storage.in_directory(Path(sys.argv[1]), new_board):
+    print("made")
+"""
+
+
+@pytest.mark.parametrize("steps", range(13))
+def test_a_board_that_is_killed_while_it_is_made_is_made_by_the_next(
+    tmp_path: Path, steps: int
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_MAKING, str(tmp_path), str(steps)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    killed = steps < 12
+    assert done.returncode == (-signal.SIGKILL if killed else 0), done.stderr
+    assert done.stdout == ("" if killed else "made\n")
+
+    def new_board() -> storage.FlashStorage:
+        cells = storage.in_memory()
+        cells.nor[0] = cells.internal[0] = 7
+        return cells
+
+    with storage.in_directory(tmp_path, new_board) as cells:
+        assert (cells.nor[0], cells.internal[0]) == (7, 7)
+    with storage.in_directory(tmp_path, pytest.fail):
+        assert not list(tmp_path.glob("*.new"))
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=30), st.integers(0, 60))

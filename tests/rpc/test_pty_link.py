@@ -151,12 +151,55 @@ def test_a_link_left_behind_is_replaced(tmp_path: Path, target: str) -> None:
     assert (tmp_path / "elsewhere").read_text() == "untouched"
 
 
-def test_a_newer_link_is_left_to_its_owner(tmp_path: Path) -> None:
+def test_a_link_has_one_owner_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "port"
-    with PtyLink(path) as older, PtyLink(path) as newer:
-        older.close()
+    with PtyLink(path) as first:
+        open_files = len(list(Path("/proc/self/fd").iterdir()))
+        with pytest.raises(LinkError, match="in use by another otasim") as caught:
+            PtyLink(path)
+        assert caught.value.path == path
+        assert str(path.readlink()) == first.slave_name
+        assert len(list(Path("/proc/self/fd").iterdir())) == open_files
+    with PtyLink(path) as second:
+        assert str(path.readlink()) == second.slave_name
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_file_without_a_lock_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / ".port.lock").touch()
+    with PtyLink(tmp_path / "port"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_file_that_somebody_removed_is_not_taken_from_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "port"
+    first = PtyLink(path)
+    (tmp_path / ".port.lock").unlink()
+    with PtyLink(path) as newer:
+        first.close()
         assert str(path.readlink()) == newer.slave_name
-    assert not path.is_symlink()
+        with pytest.raises(LinkError, match="in use"):
+            PtyLink(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_its_owner_gives_up_meanwhile_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "port"
+    first = PtyLink(path)
+    really_flock = fcntl.flock
+
+    def flock_after_the_end(descriptor: int, operation: int) -> None:
+        first.close()
+        really_flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_after_the_end)
+    with PtyLink(path):
+        monkeypatch.undo()
+        with pytest.raises(LinkError, match="in use"):
+            PtyLink(path)
 
 
 def test_a_link_that_somebody_has_replaced_or_removed_is_no_trouble(tmp_path: Path) -> None:

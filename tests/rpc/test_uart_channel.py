@@ -138,6 +138,25 @@ def test_rejected_frame_is_logged_in_the_turn_and_not_answered(board: Board) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ('"id":18446744073709551616', "the number 18446744073709551616 does not fit 64 bits"),
+        ('"id":-9223372036854775809', "the number -9223372036854775809 does not fit 64 bits"),
+        ('"id":1,"id":2', "the key 'id' is there twice"),
+        ('"id":1,"id":1', "the key 'id' is there twice"),
+        ('"id":1,"id":2,"id":3', "the key 'id' is there twice"),
+        ('"id":"a","src":"me","id":null', "the key 'id' is there twice"),
+        ('"id":1e999', "the number 1e999 is too large"),
+    ],
+)
+def test_a_request_without_a_usable_id_is_logged_and_not_answered(
+    members: str, problem: str, board: Board
+) -> None:
+    sent = board.exchange(f'{{{members},"method":"Ping"}}\n'.encode())
+    assert sent == f"rpc: request refused: {problem}\n".encode()
+
+
 def test_nothing_survives_the_boot(board: Board) -> None:
     board.exchange(b'{"id":1,"method":"Later"}\n')
     board.channel.host_bytes(b'{"id":2,"method":"Ping"}\n{"id":3,"meth')
@@ -258,3 +277,35 @@ def test_mos_finds_every_answer_whatever_is_logged(said: list[str | bytes | int]
             output.write_frame(b'{"n":%d}' % item, style)
     answers = [{"n": item} for item in said if isinstance(item, int)]
     assert read_as_mos(b"".join(sent)) == answers
+
+
+SENT = st.one_of(
+    st.tuples(st.just("console"), st.binary(max_size=6) | st.sampled_from([b"{", b'{"a":1}\n'])),
+    st.tuples(st.just("log"), st.sampled_from([b"plain", b"ota: {url}", b'"""{'])),
+    st.tuples(st.sampled_from(["frame", "handshake", "empty line"]), st.just(b"")),
+)
+
+
+@given(st.lists(SENT, max_size=20))
+def test_a_terminal_gets_the_console_text_and_nothing_else(sent: list[tuple[str, bytes]]) -> None:
+    everything: list[bytes] = []
+    terminal: list[bytes] = []
+    output = HostOutput(everything.append, terminal.append)
+    alone: list[bytes] = []
+    without_rpc = HostOutput(alone.append)
+    for kind, data in sent:
+        match kind:
+            case "console":
+                output.write_console(data)
+                without_rpc.write_console(data)
+            case "log":
+                output.write_line(data.decode())
+                without_rpc.write_line(data.decode())
+            case "frame":
+                output.write_frame(b'{"id":1}', ReplyStyle(Delimiter.QUOTES, with_crc=True))
+            case "handshake":
+                output.write_handshake_answer()
+            case _:
+                output.write_empty_line()
+    assert b"".join(terminal) == b"".join(alone)
+    assert len(everything) == sum(1 for kind, data in sent if kind != "console" or data)

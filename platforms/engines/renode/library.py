@@ -91,7 +91,7 @@ def find(environment: Mapping[str, str] = os.environ) -> Location:
     ):
         raise RenodeNotFoundError(
             "Renode needs the Python packages pyrenode3 and pythonnet, which are not installed: "
-            "pip install 'otasim[renode]'"
+            "pip install '.[renode]' in a checkout of otasim"
         )
     runtime = environment.get(RUNTIME, "mono")
     if runtime not in RUNTIMES:
