@@ -1,6 +1,7 @@
 """Using a board the wrong way, and interrupting it: what comes out is a clear error."""
 
 import signal
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from bootloader_model.protocol import BootTarget, LoaderHardware
 from otasim import Board, OtasimError
 from otasim.board import BoardClosedError, NoPowerError, TimeLimitError
 from otasim.interrupts import HeldInterrupt
+from platforms.engines.embedded.processor import Processor
 
 
 @pytest.mark.parametrize(
@@ -133,6 +135,32 @@ def test_ctrl_c_comes_out_and_the_board_goes_on(
         assert board.now_s < 3
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         board.run(1)
+        assert board.call("RPC.Ping")
+
+
+def test_ctrl_c_is_not_lost_at_the_very_beginning_of_a_callback() -> None:
+    """There the engine's binding has no hold of it yet, and ctypes prints and forgets it."""
+    pressed = 0
+
+    def press_at_the_door(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal pressed
+        caller = frame.f_back
+        if event == "call" and caller is not None and caller.f_code is Processor.run.__code__:
+            sys.settrace(None)
+            pressed += 1
+            signal.raise_signal(signal.SIGINT)
+
+    with Board() as board:
+        board.run(0.5)
+        before = sys.gettrace()
+        sys.settrace(press_at_the_door)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                board.run(5)
+        finally:
+            sys.settrace(before)
+        assert pressed == 1
+        assert board.now_s < 3
         assert board.call("RPC.Ping")
 
 

@@ -139,6 +139,16 @@ def test_a_board_in_the_background_leaves_the_keyboard_alone(shell: Shell, tmp_p
     assert not link.is_symlink()
 
 
+@pytest.mark.skipif(BASH is None, reason="bash is not on PATH")
+def test_the_keyboard_is_ours_in_the_foreground_alone(shell: Shell) -> None:
+    code = "from otasim.terminal import Keyboard; print('ours:', Keyboard(0, print).is_ours)"
+    shell.expect("shell> ")
+    shell.type(f'{sys.executable} -c "{code}"\n')
+    shell.expect("ours: True")
+    shell.type(f'{sys.executable} -c "{code}" &\n')
+    shell.expect("ours: False")
+
+
 def test_a_terminal_that_controls_nobody_is_read(tmp_path: Path) -> None:
     terminal, far_end = os.openpty()
     ready = tmp_path / "ready.json"
