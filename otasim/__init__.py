@@ -10,16 +10,18 @@ with Board() as board:
 import importlib
 from typing import TYPE_CHECKING
 
-__all__ = ["Board", "OtasimError", "ResetCause", "TornShape"]
+__all__ = ["Board", "DeviceSettings", "OtasimError", "ResetCause", "TornShape"]
 
 if TYPE_CHECKING:
     from otasim.board import Board
+    from otasim.settings import DeviceSettings
     from platforms.devices.reset_cause import ResetCause
     from platforms.devices.torn import TornShape
     from platforms.errors import OtasimError
 else:
     _HOMES = {
         "Board": "otasim.board",
+        "DeviceSettings": "otasim.settings",
         "OtasimError": "platforms.errors",
         "ResetCause": "platforms.devices.reset_cause",
         "TornShape": "platforms.devices.torn",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from otasim.bundle_server import BundleServer
+from tests.host.test_tools import CELLS
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -13,6 +14,21 @@ EXAMPLES = BLOCK.findall(README.read_text(encoding="utf-8"))
 TESTS = {
     name: code for code in EXAMPLES for name in re.findall(r"^def (test_\w+)\(", code, re.MULTILINE)
 }
+
+
+def test_the_table_of_tools_says_what_the_tests_do() -> None:
+    """The tests of tests/host/test_tools.py fill the cells; a row more or less is not true."""
+    rows = re.findall(r"^\| ([\w ]+) \|((?: (?:yes)? ?\|){6})$", README.read_text(), re.MULTILINE)
+    operations = ("call", "update", "push", "files", "config", "console")
+    table = {
+        tool: {
+            operation
+            for operation, cell in zip(operations, cells.split("|"), strict=False)
+            if cell.strip() == "yes"
+        }
+        for tool, cells in rows
+    }
+    assert table == {tool: set(cells) for tool, cells in CELLS.items()}
 
 
 def test_the_readme_has_examples() -> None:

@@ -38,6 +38,17 @@ from tests.links.test_mqtt import MOSQUITTO, Mosquitto
 TRANSPORTS = ("serial", "tcp", "ws", "http", "udp", "mqtt")
 Record = Callable[[str, object], None]
 
+WHOLE_ROW = ("call", "update", "push", "files", "config")
+CELLS = {
+    "mos serial": (*WHOLE_ROW, "console"),
+    **{f"mos {transport}": WHOLE_ROW for transport in TRANSPORTS[1:]},
+    "curl": WHOLE_ROW,
+    "MQTT client": WHOLE_ROW,
+    "pyserial script": WHOLE_ROW,
+    "WebSocket client": ("call",),
+}
+"""The README's table: what each tool is shown to do here."""
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[BundleServer]:
@@ -132,7 +143,7 @@ def test_mos(
     update_commit_and_roll_back(board, tool, server)
     push(board, tool, tmp_path)
     who = "mos" if is_real else "protocol-exact client"
-    for operation in ("call", "files", "config", "update", "push"):
+    for operation in WHOLE_ROW:
         record_property(CELL_PROPERTY, (f"mos {transport}", operation, who))
 
 
@@ -186,7 +197,7 @@ def test_curl(
     assert told == "Update applied, finalizing\n"
     with board.expecting("reset cause software", "ready"):
         curl(f"{root}/update/revert", "--request", "POST")
-    for operation in ("call", "files", "config", "update", "push"):
+    for operation in WHOLE_ROW:
         record_property(CELL_PROPERTY, ("curl", operation, "curl"))
 
 
@@ -221,7 +232,7 @@ def test_an_mqtt_client(
     configuration(tool)
     update_commit_and_roll_back(board, tool, server)
     push(board, tool, tmp_path)
-    for operation in ("call", "files", "config", "update", "push"):
+    for operation in WHOLE_ROW:
         record_property(CELL_PROPERTY, ("MQTT client", operation, "mosquitto_rr"))
 
 
@@ -240,7 +251,7 @@ def test_a_script_with_pyserial(
     configuration(tool)
     update_commit_and_roll_back(board, tool, server)
     push(board, tool, tmp_path)
-    for operation in ("call", "files", "config", "update", "push"):
+    for operation in WHOLE_ROW:
         record_property(CELL_PROPERTY, ("pyserial script", operation, "pyserial"))
 
 
