@@ -15,6 +15,7 @@ from tests.engines.thumb import SELF
 BASE = 0x0801_0000
 RAM = 0x2000_0000
 CODE = BASE + 0x200
+HANDLER_SIZE = 0x80
 
 
 class Bench:
@@ -43,9 +44,10 @@ class Bench:
         place = CODE + 0x400
         for number in range(2, 98):
             handler = (handlers or {}).get(number, SELF)
+            assert len(handler) <= HANDLER_SIZE
             self._put(cells, place, handler)
             self._put(cells, BASE + 4 * number, (place | 1).to_bytes(4, "little"))
-            place += 0x40
+            place += HANDLER_SIZE
         self.engine.reset()
         self.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE | 1)
 

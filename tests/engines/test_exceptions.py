@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otasim.engines import EMBEDDED, RENODE
-from platforms.clock import NS_PER_MS
+from platforms.clock import NS_PER_MS, NS_PER_US
 from platforms.devices.interrupt_controller import ICPR, ISER, InterruptController
 from platforms.devices.system_control import SCR_SEVONPEND, SCR_SLEEPONEXIT
 from platforms.engines.embedded import it_block
@@ -23,6 +23,7 @@ from tests.engines.thumb import (
     FAULTMASK,
     IPSR,
     MSP,
+    NOP,
     PRIMASK,
     PSP,
     SELF,
@@ -95,17 +96,24 @@ def test_that_holds_for_code_in_ram(close: bytes, open_: bytes) -> None:
     assert [bench.word(RAM + 4 * n) for n in range(3)] == [1, 0, 1]
 
 
-def test_masks_written_in_flash_that_changed_are_seen_too() -> None:
+@pytest.mark.parametrize("phase", [0, 2])
+@pytest.mark.parametrize("order", [1, -1], ids=["forward", "backward"])
+def test_masks_written_in_flash_that_changed_are_seen_too(phase: int, order: int) -> None:
+    # The code grows behind a loop on the spot in words that split instructions, then runs.
     bench = Bench(EMBEDDED, SELF, {14: add_one(RAM) + BX_LR})
-    bench.run(NS_PER_MS)
-    offset, code = CODE - 0x0800_0000, _window(CPSID_I, CPSIE_I)
-    cells = bench.models.internal_flash.memory.storage
-    for start in range(2, len(code), 4):  # in words that split instructions
-        word = code[start : start + 4]
-        cells[offset + start : offset + start + len(word)] = word
-        bench.engine.flash_changed(offset + start, len(word))
-    cells[offset : offset + 2] = code[:2]
-    bench.engine.flash_changed(offset, 2)
+    basepri = move(2, 16) + write_special(BASEPRI, 2), move(2, 0) + write_special(BASEPRI, 2)
+    code = _window(*basepri)
+    cells, base = bench.models.internal_flash.memory.storage, CODE - 0x0800_0000
+
+    def write(offset: int, data: bytes) -> None:
+        cells[base + offset : base + offset + len(data)] = data
+        bench.engine.flash_changed(base + offset, len(data))
+        bench.run(NS_PER_US)  # what changed is looked at piece by piece
+
+    for start in range(-phase, len(code), 4)[::order]:
+        first = max(start, 0)
+        write(4 + first, code[first : start + 4])
+    write(0, NOP + NOP)
     bench.run(NS_PER_MS)
     assert [bench.word(RAM + 4 * n) for n in range(3)] == [1, 0, 1]
 
@@ -223,6 +231,13 @@ def test_an_event_lets_one_wfe_pass(event: bytes, wait: bytes) -> None:
         assert bench.word(RAM + 4) == 1  # pending already: no event the second time
     else:
         assert bench.word(RAM + 4) == 2
+
+
+def test_entry_and_return_of_an_exception_are_an_event_each() -> None:
+    handler = WFE + add_one(RAM) + BX_LR
+    bench = Bench(EMBEDDED, SVC + WFE + MARK + WFE + MARK + SELF, {11: handler})
+    bench.run(NS_PER_MS)
+    assert (bench.word(RAM), bench.word(RAM + 4)) == (1, 1)
 
 
 def test_wfe_ends_with_an_interrupt_that_is_taken(make_bench: MakeBench) -> None:

@@ -110,10 +110,12 @@ def test_a_return_to_such_a_place_faults_again() -> None:
     assert [fault.kind for fault in bench.faults] == 3 * [FaultKind.INVALID_STATE]
 
 
-def test_a_breakpoint_without_a_debugger_shows_in_hfsr() -> None:
-    bench = run(halfwords(0xBE00))
+def test_a_breakpoint_without_a_debugger_shows_in_hfsr_and_dfsr() -> None:
+    look = fetch(1, DFSR) + keep(1, RAM + 12) + store(2, DFSR) + fetch(1, DFSR) + keep(1, RAM + 16)
+    bench = run(halfwords(0xBE00), {3: look + RECORD})
     assert the_fault(bench).kind is FaultKind.BREAKPOINT
     assert bench.word(RAM + 4) == DEBUGEVT
+    assert (bench.word(RAM + 12), bench.word(RAM + 16)) == (2, 0)
 
 
 def test_a_stack_overflow_at_exception_entry_names_the_stack() -> None:

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from itertools import cycle
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from otasim import Board
 from otasim.engines import EMBEDDED
-from platforms.clock import NS_PER_MS, NS_PER_US, Clock
+from platforms.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
 from platforms.engines.embedded import instruction_counter
 from platforms.engines.embedded.engine import EmbeddedEngine
 from platforms.engines.embedded.pace import Pace
@@ -124,6 +124,72 @@ def test_an_access_in_an_it_block_cuts_the_slice_behind_the_block() -> None:
     assert (bench.word(RAM), bench.word(RAM + 4)) == (1, 1)
 
 
+FLASH_KEYR, FLASH_SR, FLASH_CR = 0x4002_3C04, 0x4002_3C0C, 0x4002_3C10
+UNLOCK = store(0x4567_0123, FLASH_KEYR) + store(0xCDEF_89AB, FLASH_KEYR)
+
+
+def test_the_processor_stalls_as_soon_as_the_flash_erases() -> None:
+    erase = store(0x0001_002A, FLASH_CR)  # STRT, SNB 5, SER
+    bench = Bench(EMBEDDED, UNLOCK + erase + add_one(RAM) + SELF)
+    bench.run(NS_PER_MS)
+    assert bench.word(RAM) == 0
+    bench.run(NS_PER_S * 5)
+    assert bench.word(RAM) == 1
+
+
+def test_a_store_to_flash_takes_the_time_of_programming() -> None:
+    program = store(0x0000_0201, FLASH_CR) + fetch(4, DWT_CYCCNT) + store(0, 0x0804_0000)
+    difference = fetch(5, DWT_CYCCNT) + halfwords(0x1B2D)  # subs r5, r5, r4
+    bench = Bench(EMBEDDED, COUNT_CYCLES + UNLOCK + program + difference + keep(5, RAM) + SELF)
+    bench.run(NS_PER_MS)
+    assert bench.word(RAM) == pytest.approx(16 * 16, abs=16)  # 16 us; datasheet, table 40
+
+
+def test_a_store_across_words_of_flash_comes_in_bytes() -> None:
+    program = store(0x0000_0001, FLASH_CR) + store(0x1122_3344, 0x0804_0001)  # PG, x8
+    bench = Bench(EMBEDDED, UNLOCK + program + fetch(5, FLASH_SR) + keep(5, RAM) + SELF)
+    bench.run(NS_PER_MS)
+    assert bench.engine.read_memory(0x0804_0000, 6) == bytes.fromhex("ff44332211ff")
+    assert bench.word(RAM) & 0xF0 == 0  # no error flag
+
+
+@pytest.mark.parametrize("access", [load(1, 0), put(1, 0)], ids=["load", "store"])
+def test_a_run_ends_where_a_device_has_let_its_time_pass(
+    monkeypatch: pytest.MonkeyPatch, access: bytes
+) -> None:
+    bench = Bench(EMBEDDED, load_constant(0, IWDG_KR) + access + for_ever(add_one(RAM)))
+
+    def wait(*_access: int) -> int:
+        bench.engine.advance(10 * NS_PER_MS)
+        return 0
+
+    monkeypatch.setattr(bench.models.watchdog, "read", wait)
+    monkeypatch.setattr(bench.models.watchdog, "write", wait)
+    bench.run(NS_PER_MS)
+    assert bench.clock.now_ns == pytest.approx(10 * NS_PER_MS, abs=NS_PER_US)
+    assert bench.word(RAM) == 0
+
+
+@pytest.mark.parametrize("access", [load(1, 3), put(1, 3)], ids=["load", "store"])
+def test_after_a_reset_the_rest_of_an_it_block_touches_no_device(
+    monkeypatch: pytest.MonkeyPatch, access: bytes
+) -> None:
+    code = load_constant(0, 0xE000_ED0C) + load_constant(1, 0x05FA_0004)
+    code += load_constant(3, IWDG_KR) + move(2, 1) + halfwords(0xBF1C) + put(1, 0) + access  # itt
+    bench = Bench(EMBEDDED, code + SELF)
+    touched: list[tuple[int, ...]] = []
+
+    def touch(*access: int) -> int:
+        touched.append(access)
+        return 0
+
+    monkeypatch.setattr(bench.models.watchdog, "read", touch)
+    monkeypatch.setattr(bench.models.watchdog, "write", touch)
+    bench.run(NS_PER_MS)
+    assert bench.resets
+    assert not touched
+
+
 # -- what does not change it ----------------------------------------------------------------------
 
 HISTORY_NS = 3 * NS_PER_MS
@@ -159,8 +225,15 @@ def _restless_code() -> bytes:
     )  # fmt: skip
 
 
-def _history(steps: Iterator[int]) -> tuple[bytes, int, dict[str, int], bytes]:
-    bench = Bench(EMBEDDED, _restless_code(), {11: BX_LR, 15: add_one(RAM) + BX_LR})
+PRINT_CYCLES = fetch(1, DWT_CYCCNT) + load_constant(0, USART_DR) + put(1, 0)
+IDLE_CODE = store(0x2008, USART_CR1) + COUNT_CYCLES + systick_every(1601) + SELF
+
+
+def _history(
+    steps: Iterator[int], code: bytes | None = None
+) -> tuple[bytes, int, dict[str, int], bytes]:
+    handlers = {11: BX_LR, 15: PRINT_CYCLES + add_one(RAM) + BX_LR}
+    bench = Bench(EMBEDDED, code or _restless_code(), handlers)
     while bench.clock.now_ns < HISTORY_NS:
         bench.engine.run_until(min(HISTORY_NS, bench.clock.now_ns + next(steps)))
     # The board may stand an instruction later: that is when the last one was done.
@@ -174,12 +247,13 @@ def _history(steps: Iterator[int]) -> tuple[bytes, int, dict[str, int], bytes]:
     return history
 
 
-def test_steps_of_the_host_change_nothing_on_the_board() -> None:
-    whole = _history(cycle([HISTORY_NS]))
+@pytest.mark.parametrize("code", [_restless_code(), IDLE_CODE], ids=["restless", "on-the-spot"])
+def test_steps_of_the_host_change_nothing_on_the_board(code: bytes) -> None:
+    whole = _history(cycle([HISTORY_NS]), code)
     assert len(set(whole[0])) > 20  # the time measured is among it
     assert int.from_bytes(whole[3][:4], "little") > 20  # SysTick came
     for steps in ([NS_PER_MS], [130 * NS_PER_US], [10 * NS_PER_US], [62, 63, 1, 977], [701, 333]):
-        assert _history(cycle(steps)) == whole
+        assert _history(cycle(steps), code) == whole
 
 
 def test_a_counting_hook_keeps_the_same_time_to_the_nanosecond(
@@ -216,6 +290,7 @@ def test_time_of_instructions_adds_up_exactly(parts: list[int], rate: int) -> No
 
 
 @given(st.lists(st.integers(1, 500), max_size=20), st.integers(1, 100_000))
+@example([1], 63)
 def test_a_slice_ends_with_the_first_instruction_that_reaches_its_end(
     before: list[int], distance_ns: int
 ) -> None:
