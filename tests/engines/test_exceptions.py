@@ -96,6 +96,19 @@ def test_that_holds_for_code_in_ram(close: bytes, open_: bytes) -> None:
     assert [bench.word(RAM + 4 * n) for n in range(3)] == [1, 0, 1]
 
 
+def test_code_in_ram_is_seen_although_what_follows_ran_before() -> None:
+    # Entered behind the MSR; the second time round it comes by way of it.
+    loop = write_special(BASEPRI, 2) + read_special(3, BASEPRI)
+    loop += halfwords(0x3701, 0x2F02, 0xD1F8)  # adds r7, #1; cmp r7, #2; bne to the MSR
+    enter = move(2, 5) + load_constant(0, RAM + 0x805) + branch_exchange(0)
+    bench = Bench(EMBEDDED, enter)
+    bench.engine.write_memory(RAM + 0x800, loop + keep(3, RAM) + SELF)
+    bench.engine.write_memory(RAM, b"\xff" * 4)
+    bench.run(NS_PER_MS)
+    assert bench.engine.registers()["r7"] == 2
+    assert bench.word(RAM) == 0
+
+
 @pytest.mark.parametrize("phase", [0, 2])
 @pytest.mark.parametrize("order", [1, -1], ids=["forward", "backward"])
 def test_masks_written_in_flash_that_changed_are_seen_too(phase: int, order: int) -> None:

@@ -44,6 +44,11 @@ def scan(content: bytes, offset: int) -> Findings:
     )
 
 
+def ends_in_mask_write(block: bytes) -> bool:
+    """Whether a block of code, which such an instruction always ends, ends in one."""
+    return len(block) in scan(block, 0).after_mask_writes
+
+
 def _places(content: bytes, *needles: bytes) -> Iterator[int]:
     for needle in needles:
         place = content.find(needle)

@@ -27,7 +27,7 @@ from platforms.devices.system_timer import SystemTimer
 from platforms.engines.embedded import processor as cpu
 from platforms.engines.embedded.address_map import SIGNATURE_PAGE, unmodelled_region
 from platforms.engines.embedded.assembly import Assembly, assemble
-from platforms.engines.embedded.code_scan import scan
+from platforms.engines.embedded.code_scan import ends_in_mask_write, scan
 from platforms.engines.embedded.core import Core, State
 from platforms.engines.embedded.pace import Pace
 from platforms.engines.entries import PAGE, PERIPHERAL_REGION, PRIVATE_REGION
@@ -65,7 +65,9 @@ class EmbeddedEngine:
         self._in_slice = False
         self._slice_end_ns = 0
         self._flash_stores: list[tuple[int, bytes]] = []
-        # What is known of the code in flash:
+        # What is known of the code:
+        self._stale_translations = False
+        self._ram_hooks: dict[int, int] = {}
         self._stale_flash = [(0, len(models.flash.cells))]
         self._mask_write_hooks: dict[int, list[int]] = {}
         self._event_hooks: dict[int, list[int]] = {}
@@ -108,9 +110,9 @@ class EmbeddedEngine:
             for address in memory.addresses:
                 processor.map_shared(address, memory.cells, writable=not memory.is_flash)
                 if not memory.is_flash:
-                    # Code in RAM comes and goes unseen, so all of it is looked at block by block.
+                    # Code in RAM comes and goes unseen: it is looked at when it is translated.
                     last = address + len(memory.cells) - 1
-                    processor.on_block(address, last, self._core.note_special_register_written)
+                    processor.on_translation(address, last, self._note_translation)
         processor.on_invalid_access(self._note_bad_access)
 
     # -- accesses of the firmware, inside a slice -------------------------------------------------
@@ -173,6 +175,19 @@ class EmbeddedEngine:
         self._flash.program(offset, (value & mask_of(width)).to_bytes(width, "little"))
         self._flash_stores.append((offset, bytes(self._flash.cells[offset : offset + width])))
         self._processor.cut()
+
+    def _note_translation(self, address: int, length: int) -> None:
+        """A block of code in RAM is about to run for the first time."""
+        place = address + length
+        if place not in self._ram_hooks and ends_in_mask_write(
+            self._processor.read_memory(address, length)
+        ):
+            self._ram_hooks[place] = self._processor.on_block(
+                place, place, self._core.note_special_register_written
+            )
+            # What stands there may be translated already, without the hook.
+            self._stale_translations = True
+            self._processor.cut()
 
     # -- the engine protocol ----------------------------------------------------------------------
 
@@ -268,6 +283,9 @@ class EmbeddedEngine:
             return
         if self._stale_flash:
             self._refresh_flash()
+        if self._stale_translations:
+            self._stale_translations = False
+            self._processor.forget_translations()
         self._slice_end_ns = self._next_stop_ns(deadline_ns)
         instructions = self._pace.instructions_until(self._slice_end_ns)
         if self._core.on_the_spot:
@@ -332,7 +350,7 @@ class EmbeddedEngine:
             self._waits = {place for place in self._waits if place not in changed} | found.waits
         self._stale_flash.clear()
         self._hook_events()
-        self._processor.forget_translations()
+        self._stale_translations = True
 
     def _hook_mask_write(self, place: int) -> None:
         if place not in self._mask_write_hooks:

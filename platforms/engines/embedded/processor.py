@@ -15,6 +15,7 @@ from unicorn.unicorn_py3.unicorn import (
     MMIO_READ_CFUNC,
     MMIO_WRITE_CFUNC,
     Uc,
+    uc_tb,
     uclib,
 )
 
@@ -222,6 +223,14 @@ class Processor:
         Returns a handle for `remove_hook`.
         """
         return self._hook(uc.UC_HOOK_BLOCK, first, last, action)
+
+    def on_translation(self, first: int, last: int, action: Callable[[int, int], None]) -> None:
+        """Call `action(address, length)` when a block in a range was translated, before it runs."""
+
+        def hook(_uc: object, block: uc_tb, _before: object, _data: object) -> None:
+            action(block.pc, block.size)
+
+        self._uc.hook_add(uc.UC_HOOK_EDGE_GENERATED, hook, None, first, last)
 
     def on_instruction(self, address: int, action: Callable[[], None]) -> int:
         """Call `action` before the instruction at `address`. All code runs slower from then on."""
