@@ -262,7 +262,7 @@ def test_wfe_ends_with_an_interrupt_that_is_taken(make_bench: MakeBench) -> None
 
 
 def test_primask_holds_wfe_but_not_wfi(make_bench: MakeBench) -> None:
-    # B1.5.17, B1.5.18. Without SEVONPEND a masked interrupt is no event.
+    # B1.5.18, B1.5.19. Without SEVONPEND a masked interrupt is no event.
     for wait, passed in ((WFI, 1), (WFE, 0)):
         bench = make_bench(CPSID_I + SYSTICK + wait + MARK + SELF)
         bench.run(3 * NS_PER_MS)

@@ -13,7 +13,7 @@ from platforms.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
 from platforms.engines.embedded import instruction_counter
 from platforms.engines.embedded.engine import EmbeddedEngine
 from platforms.engines.embedded.pace import Pace
-from tests.engines.bench import RAM, Bench, MakeBench
+from tests.engines.bench import BASE, CODE, RAM, Bench, MakeBench
 from tests.engines.thumb import (
     BARRIERS,
     BX_LR,
@@ -122,6 +122,26 @@ def test_an_access_in_an_it_block_cuts_the_slice_behind_the_block() -> None:
                   {14: add_one(RAM) + BX_LR})  # fmt: skip
     bench.run(NS_PER_MS)
     assert (bench.word(RAM), bench.word(RAM + 4)) == (1, 1)
+
+
+def test_an_event_that_is_due_already_comes_before_any_instruction() -> None:
+    bench = Bench(EMBEDDED, add_one(RAM) + for_ever(add_one(RAM)))
+    bench.clock.call_after(0, bench.engine.stop)
+    bench.run(NS_PER_MS)
+    assert (bench.clock.now_ns, bench.word(RAM)) == (0, 0)
+
+
+def test_an_svc_behind_a_reset_in_an_it_block_is_forgotten() -> None:
+    code = load_constant(0, 0xE000_ED0C) + load_constant(1, 0x05FA_0004)
+    code += move(2, 1) + halfwords(0xBF1C) + put(1, 0) + SVC + SELF  # itt ne
+    bench = Bench(EMBEDDED, code, {11: add_one(RAM) + BX_LR})
+    bench.engine.write_memory(RAM, bytes(4))
+    bench.run(NS_PER_MS)
+    assert bench.resets
+    bench.engine.reset()
+    bench.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE + 0x100)
+    bench.run(NS_PER_MS)
+    assert bench.word(RAM) == 0
 
 
 FLASH_KEYR, FLASH_SR, FLASH_CR = 0x4002_3C04, 0x4002_3C0C, 0x4002_3C10

@@ -124,8 +124,6 @@ class Core:
     def hold(self) -> None:
         """Stop where it is, until `start`."""
         self.state = State.HELD
-        self._interrupt = None
-        self._bad_access = None
 
     def start(self, *, vector_table: int, stack_pointer: int, program_counter: int) -> None:
         """Go, with VTOR, MSP and PC set, all else as after a reset."""
@@ -142,6 +140,8 @@ class Core:
         processor.write_register(cpu.LR, 0xFFFF_FFFF)  # ARMv7-M ARM B1.5.5: LR is -1 after reset
         processor.write_register(cpu.MSP, stack_pointer & ~3)
         self._unprivileged = False
+        self._interrupt = None
+        self._bad_access = None
         self._system.vector_table = vector_table
         self.program_counter = program_counter & ~1
         self.state = State.RUNNING

@@ -288,8 +288,9 @@ class EmbeddedEngine:
             self._processor.forget_translations()
         self._slice_end_ns = self._next_stop_ns(deadline_ns)
         instructions = self._pace.instructions_until(self._slice_end_ns)
-        if self._core.on_the_spot:
-            # Only an exception leads out of here, and none can come before the next event.
+        if not instructions or self._core.on_the_spot:
+            # An event is due now; or only an exception leads out of here, and none can come before
+            # the next event.
             self._pace.charge(instructions)
         else:
             self._execute(min(instructions, LONGEST_SLICE))
