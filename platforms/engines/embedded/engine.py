@@ -298,11 +298,8 @@ class EmbeddedEngine:
     def _execute(self, instructions: int) -> None:
         processor, core = self._processor, self._core
         self._pace.begin_slice()
-        self._in_slice = True
         try:
-            status = processor.run(core.program_counter, instructions)
-            self._in_slice = False
-            self._take_flash_stores_back()
+            status = self._run(instructions)
             if core.held:
                 return  # reset in the middle: what the processor did since is void
             self._pace.catch_up(core.end_slice(status))
@@ -311,8 +308,14 @@ class EmbeddedEngine:
         except UnsupportedHardwareError as error:
             core.program_counter = processor.read_register(cpu.PC)
             raise self._located(error) from error
+
+    def _run(self, instructions: int) -> int:
+        self._in_slice = True
+        try:
+            return self._processor.run(self._core.program_counter, instructions)
         finally:
             self._in_slice = False
+            self._take_flash_stores_back()
 
     def _located(self, error: UnsupportedHardwareError) -> UnsupportedHardwareError:
         """`error` with the place in the code, and what the address is on the real chip."""
