@@ -38,6 +38,8 @@ from platforms.clock import NS_PER_MS, NS_PER_S
 from platforms.errors import OtasimError
 from platforms.flash import FlashError
 
+DEFAULT_WATCHDOG_TIMEOUT_S = 10
+
 _SPIN_NS = 100 * NS_PER_MS
 # The watchdog's oscillator may run at half its nominal speed (DS8626: 17 to 47 kHz, 32 typical).
 _SPIN_LIMIT_FACTOR = 3
@@ -60,7 +62,7 @@ class LoaderSettings:
     """
 
     strict_original: bool = False
-    watchdog_timeout_s: float = 10
+    watchdog_timeout_s: float = DEFAULT_WATCHDOG_TIMEOUT_S
 
 
 class MosLoader:

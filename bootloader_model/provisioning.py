@@ -3,7 +3,14 @@
 import zlib
 from dataclasses import replace
 
-from bootloader_model.boot_state import NO_SLOT, BootFlag, BootState, Slot, SlotState
+from bootloader_model.boot_state import (
+    APP_FLAG_FS_CREATED,
+    NO_SLOT,
+    BootFlag,
+    BootState,
+    Slot,
+    SlotState,
+)
 from bootloader_model.journal import Journal
 from bootloader_model.layout import (
     APP0_ADDRESS,
@@ -39,15 +46,21 @@ def default_state(application: SlotState, factory_image: SlotState | None = None
     return _committed_state(tuple(slots))
 
 
-def initial_state(application: bytes, factory_image: bytes | None = None) -> BootState:
+def initial_state(
+    application: bytes, factory_image: bytes | None = None, *, has_file_system: bool = False
+) -> BootState:
     """The boot state of a fresh board. The journal gives it its sequence number.
 
     Args:
         application: the image in slot 0.
         factory_image: the image in slot 3; None = that slot is empty.
+        has_file_system: whether slot 0 has a file system already.
     """
+    image = describe_image(application)
+    if has_file_system:
+        image = replace(image, app_flags=APP_FLAG_FS_CREATED)
     factory = None if factory_image is None else describe_image(factory_image)
-    return default_state(describe_image(application), factory)
+    return default_state(image, factory)
 
 
 def provision(
@@ -56,6 +69,7 @@ def provision(
     application: bytes,
     *,
     factory_image: bytes | None = None,
+    has_file_system: bool = False,
     layout: Layout = DEFAULT_LAYOUT,
 ) -> BootState:
     """Fill a fresh board: the images into their slots, the state as the only record, seq 1.
@@ -64,7 +78,7 @@ def provision(
     its slot, and what the flash devices raise.
     """
     partitions = Partitions(layout, nor=nor, internal_flash=internal_flash)
-    state = initial_state(application, factory_image)
+    state = initial_state(application, factory_image, has_file_system=has_file_system)
     _write_image(partitions.open(state.slots[0].configuration.app_dev), application)
     if factory_image is not None:
         factory = partitions.open(state.slots[FACTORY_SLOT].configuration.app_dev)

@@ -18,13 +18,16 @@ from typing import Self
 import firmware
 from bootloader_model.boot_state import BootState
 from bootloader_model.custom_loader import load_loader
+from bootloader_model.layout import DEFAULT_LAYOUT
 from bootloader_model.loader import LoaderSettings, MosLoader
+from bootloader_model.partition import Partitions
 from bootloader_model.protocol import Loader
 from bootloader_model.provisioning import provision
-from otasim.device import DeviceSettings, DeviceSoftware, read_boot_state
+from otasim.device import DeviceSoftware, read_boot_state
 from otasim.engines import EMBEDDED, choose_engine, engine_factory
 from otasim.interrupts import HeldInterrupt
 from otasim.network import open_url
+from otasim.settings import DeviceSettings
 from platforms import storage
 from platforms.clock import NS_PER_MS, NS_PER_S, Clock
 from platforms.description import BOARD_FILE
@@ -39,7 +42,9 @@ from platforms.trace import Trace
 from rpc_shim.bundle.image_file import load_image
 from rpc_shim.client import RpcClient
 from rpc_shim.download import ByteSource
+from rpc_shim.filesystem import FileSystem
 from rpc_shim.frame import JsonValue
+from rpc_shim.links.network import LinkSettings, Network
 from rpc_shim.uart import HostOutput
 
 DEFAULT_IMAGE = "sample-1.0"
@@ -113,6 +118,9 @@ class Board:
         state_directory: where to keep the flash contents; None keeps them in memory. A directory
             that holds a board already is used as it is, `image` and `factory_image` unused.
         settings: the device's name and limits.
+        links: ways to reach the board over the network, such as `TcpSettings()` of
+            `rpc_shim.links.tcp`; `urls` says where they are. What comes over them is served while
+            virtual time passes.
 
     Attributes:
         machine: the hardware underneath.
@@ -134,6 +142,7 @@ class Board:
         platform: str | Path = BOARD_FILE,
         state_directory: str | Path | None = None,
         settings: DeviceSettings | None = None,
+        links: Sequence[LinkSettings] = (),
     ) -> None:
         self.engine = choose_engine(engine)
         factory = engine_factory(self.engine, Path(platform))
@@ -155,6 +164,7 @@ class Board:
             else:
                 directory = storage.in_directory(Path(state_directory), manufacture)
                 cells = cleanup.enter_context(directory)
+            self._network = cleanup.enter_context(Network(links)) if links else None
             self.machine = Machine(factory, cells)
             cleanup.callback(self.machine.engine.close)
             self._cleanup = cleanup.pop_all()
@@ -165,8 +175,10 @@ class Board:
             lambda data: _emit(data, self.outputs),
             lambda data: _emit(data, self.console_outputs),
         )
-        self.machine.uart_output = output.write_console
-        self._software = DeviceSoftware(self.machine, boot_loader, output, settings, self._open_url)
+        self._software = DeviceSoftware(
+            self.machine, boot_loader, output, settings, self._open_url, self._network
+        )
+        self.machine.uart_output = self._software.firmware_bytes
         self.machine.software = self._software
         if settings.service_poll_ms is not None:
             self.machine.service_poll_ns = settings.service_poll_ms * NS_PER_MS
@@ -290,6 +302,16 @@ class Board:
         self.send(text.encode())
 
     @property
+    def network(self) -> Network | None:
+        """The network links, for a loop that has to notice requests in real time."""
+        return self._network
+
+    @property
+    def urls(self) -> Mapping[str, str]:
+        """Where the board can be reached: what `mos --port` takes, by name of the transport."""
+        return {} if self._network is None else self._network.urls
+
+    @property
     def console(self) -> str:
         """Everything the board has sent on its UART (the newest 4 MB of it)."""
         return self._transcript.decode("ascii", "backslashreplace")
@@ -343,8 +365,10 @@ class Board:
         if len(self._transcript) > TRANSCRIPT_LIMIT:
             del self._transcript[: TRANSCRIPT_LIMIT // 4]
 
-    def _open_url(self, url: str) -> ByteSource:
-        return open_url(url, self.machine.clock, paced=lambda: self.paced)
+    def _open_url(self, url: str, ca_certificates: bytes | None) -> ByteSource:
+        return open_url(
+            url, self.machine.clock, paced=lambda: self.paced, ca_certificates=ca_certificates
+        )
 
 
 def _name_of(condition: Callable[[], bool]) -> str:
@@ -386,10 +410,9 @@ def _manufacture(image: bytes, factory_image: bytes | None) -> storage.FlashStor
     def wait(duration_ns: int) -> None:
         clock.advance_to(clock.now_ns + duration_ns)
 
-    provision(
-        NorFlashDriver(models.nor, wait),
-        InternalFlashDriver(models.internal_flash, wait),
-        image,
-        factory_image=factory_image,
-    )
+    nor = NorFlashDriver(models.nor, wait)
+    internal_flash = InternalFlashDriver(models.internal_flash, wait)
+    state = provision(nor, internal_flash, image, factory_image=factory_image, has_file_system=True)
+    partitions = Partitions(DEFAULT_LAYOUT, nor=nor, internal_flash=internal_flash)
+    FileSystem.format(partitions.open(state.slots[state.active_slot].configuration.fs_dev))
     return cells

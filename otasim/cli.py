@@ -28,7 +28,7 @@ _COMMANDS = {
     "run": "Keep a board running for host tools.",
     "call": "Call an RPC method of a board.",
     "state": "Show the boot state in a flash image.",
-    "bundle": "Make, show or check a firmware bundle.",
+    "bundle": "Make, sign, show or check a firmware bundle.",
     "doctor": "Say what is there and how to get what is not.",
 }
 

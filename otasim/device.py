@@ -1,11 +1,9 @@
-"""What runs on the board besides its firmware: the boot loader and the RPC service.
+"""What runs on the board besides its firmware: the boot loader, and what talks to the outside.
 
-The service is RAM: a `_Application` is made when the firmware starts and thrown away at a reset.
+Both live for one boot: a loader hardware and an application are made at every reset.
 """
 
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from bootloader_model.app_info import SEARCH_LENGTH, AppInfo, read_app_info
 from bootloader_model.boot_state import NO_SLOT, BootState
@@ -13,41 +11,21 @@ from bootloader_model.journal import Journal
 from bootloader_model.layout import DEFAULT_LAYOUT, FLASH_BASE
 from bootloader_model.partition import Partitions
 from bootloader_model.protocol import BootTarget, Loader
-from platforms.clock import NS_PER_MS, NS_PER_S, Clock
+from otasim.application import (
+    Application,
+    BridgeApplication,
+    OpenUrl,
+    RunningImage,
+    ServiceApplication,
+    flash_drivers,
+)
+from otasim.settings import DeviceSettings, RpcMode
 from platforms.devices.reset_cause import ResetCause
-from platforms.devices.watchdog import KEY_ENABLE_ACCESS, KEY_RELOAD, KEY_START, registers_for
-from platforms.drivers.internal_flash import InternalFlashDriver
-from platforms.drivers.nor_flash import NorFlashDriver
 from platforms.errors import OtasimError
 from platforms.flash import FlashContents
 from platforms.machine import EntryPoint, Machine
-from platforms.trace import Detail
-from rpc_shim.boot_configuration import BootConfiguration
-from rpc_shim.bundle.manifest import Manifest
-from rpc_shim.dispatch import Dispatcher
-from rpc_shim.download import ByteSource
-from rpc_shim.services.ota import OtaService
-from rpc_shim.services.ota_update import UpdateService, UpdateSettings
-from rpc_shim.services.rpc import register_rpc_service
-from rpc_shim.services.sys import DeviceInfo, register_sys_service
-from rpc_shim.uart import HostOutput, UartChannel
-
-RAM_SIZE = 0x2_0000
-ARCHITECTURE = "stm32"
-MAC = "02CAFE000405"  # locally administered: no real device has it
-
-_KR, _PR, _RLR = 0x00, 0x04, 0x08
-
-
-def flash_drivers(
-    machine: Machine,
-) -> tuple[NorFlashDriver, InternalFlashDriver]:
-    """The board's two flash memories as firmware reaches them, waiting in virtual time."""
-    models = machine.models
-    return (
-        NorFlashDriver(models.nor, machine.wait),
-        InternalFlashDriver(models.internal_flash, machine.wait),
-    )
+from rpc_shim.links.network import Network
+from rpc_shim.uart import HostOutput
 
 
 class LoaderError(OtasimError):
@@ -76,15 +54,11 @@ class _LoaderHardware:
         self._output = output
 
     def start_watchdog(self, timeout_s: float) -> None:
-        prescaler, reload = registers_for(timeout_s)
-        self._watchdog.write(_KR, 4, KEY_START)
-        self._watchdog.write(_KR, 4, KEY_ENABLE_ACCESS)
-        self._watchdog.write(_PR, 4, prescaler)
-        self._watchdog.write(_RLR, 4, reload)
-        self._watchdog.write(_KR, 4, KEY_RELOAD)
+        self._watchdog.start()
+        self._watchdog.set_timeout(timeout_s)
 
     def feed_watchdog(self) -> None:
-        self._watchdog.write(_KR, 4, KEY_RELOAD)
+        self._watchdog.feed()
 
     def log(self, text: str) -> None:
         self._output.write_console(text.encode("ascii", "backslashreplace"))
@@ -94,133 +68,6 @@ class _LoaderHardware:
 
     def record_decision(self, reason: str, **details: int | str) -> None:
         self._machine.trace.record("boot-decision", reason=reason, **details)
-
-
-@dataclass(frozen=True, slots=True)
-class RunningImage:
-    """The application that was started last.
-
-    Attributes:
-        slot: where it is; -1 when the boot state knows no slot there.
-        info: what it says of itself.
-    """
-
-    slot: int
-    info: AppInfo
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceSettings:
-    """What a user chooses about the device.
-
-    Attributes:
-        device_id: its name, `src` of every answer.
-        update_timeout_s: virtual seconds after which an update that has not ended fails.
-        strict_original: loader and service behave as the original, soft spots included (see
-            `bootloader_model.loader.LoaderSettings`). Does not change a loader of your own.
-        service_poll_ms: for firmware that feeds no watchdog: give the RPC service a turn every so
-            many virtual milliseconds. It then answers even while the firmware hangs.
-    """
-
-    device_id: str = "otasim"
-    update_timeout_s: int = 600
-    strict_original: bool = False
-    service_poll_ms: int | None = None
-
-
-class _Application:
-    """The RPC service of one boot of the application."""
-
-    def __init__(
-        self,
-        machine: Machine,
-        output: HostOutput,
-        settings: DeviceSettings,
-        image: RunningImage,
-        open_url: Callable[[str], ByteSource],
-    ) -> None:
-        self._machine = machine
-        self._settings = settings
-        self._image = image
-        self._started_ns = machine.clock.now_ns
-        self._reboot_at_ns: int | None = None
-        nor, internal_flash = flash_drivers(machine)
-        self._partitions = Partitions(DEFAULT_LAYOUT, nor=nor, internal_flash=internal_flash)
-        dispatcher = Dispatcher(settings.device_id, output.write_line)
-        self.channel = UartChannel(dispatcher, output, self._to_firmware)
-        register_rpc_service(dispatcher)
-        register_sys_service(dispatcher, self)
-        boot = BootConfiguration(
-            self._partitions, image.slot, strict_original=settings.strict_original
-        )
-        self._updates = UpdateService(
-            dispatcher,
-            self,
-            boot,
-            open_url,
-            settings=lambda: UpdateSettings(settings.update_timeout_s),
-            is_running=self._is_running,
-        )
-        self._ota = OtaService(dispatcher, self, boot, self._updates.refuse_during_update)
-
-    @property
-    def partitions(self) -> Partitions:
-        return self._partitions
-
-    @property
-    def clock(self) -> Clock:
-        return self._machine.clock
-
-    def log(self, text: str) -> None:
-        self.channel.log(text)
-
-    def record(self, kind: str, **details: Detail) -> None:
-        self._machine.trace.record(kind, **details)
-
-    def device_info(self) -> DeviceInfo:
-        info = self._image.info
-        return DeviceInfo(
-            id=self._settings.device_id,
-            app=info.name,
-            fw_version=info.version,
-            fw_id=info.build_id,
-            mac=MAC,
-            arch=ARCHITECTURE,
-            uptime=(self.clock.now_ns - self._started_ns) // NS_PER_S,
-            ram_size=RAM_SIZE,
-            ram_free=RAM_SIZE,
-            ram_min_free=RAM_SIZE,
-        )
-
-    def feed_watchdog(self) -> None:
-        self._machine.models.watchdog.feed()
-
-    def reboot_after(self, delay_ms: int) -> None:
-        """As `Device.reboot_after`; of several reboots the earliest counts."""
-        at_ns = self.clock.now_ns + delay_ms * NS_PER_MS
-        self._reboot_at_ns = at_ns if self._reboot_at_ns is None else min(at_ns, self._reboot_at_ns)
-
-    def start(self) -> None:
-        self._ota.start()
-
-    def turn(self) -> None:
-        self.channel.turn()
-        self._ota.turn()
-        self._updates.turn()
-        if self._reboot_at_ns is not None and self.clock.now_ns >= self._reboot_at_ns:
-            self._reboot_at_ns = None
-            self._machine.reset(ResetCause.SOFTWARE)
-
-    def close(self) -> None:
-        self.channel.close()
-        self._updates.close()
-
-    def _is_running(self, manifest: Manifest) -> bool:
-        info = self._image.info
-        return (manifest.version, manifest.build_id) == (info.version, info.build_id)
-
-    def _to_firmware(self, data: bytes) -> None:
-        self._machine.engine.uart_input(data)
 
 
 class DeviceSoftware:
@@ -236,14 +83,16 @@ class DeviceSoftware:
         loader: Loader,
         output: HostOutput,
         settings: DeviceSettings,
-        open_url: Callable[[str], ByteSource],
+        open_url: OpenUrl,
+        network: Network | None,
     ) -> None:
         self._machine = machine
         self._loader = loader
         self._output = output
         self._settings = settings
         self._open_url = open_url
-        self._application: _Application | None = None
+        self._network = network
+        self._application: Application | None = None
         self._vector_table = 0
         self.image: RunningImage | None = None
 
@@ -260,9 +109,7 @@ class DeviceSoftware:
         self.image = _running_image(
             self._machine, self._vector_table, strict_original=self._settings.strict_original
         )
-        self._application = _Application(
-            self._machine, self._output, self._settings, self.image, self._open_url
-        )
+        self._application = self._make_application(self.image)
         self._machine.trace.record(
             "application-started", slot=self.image.slot, version=self.image.info.version
         )
@@ -282,7 +129,23 @@ class DeviceSoftware:
     def host_bytes(self, data: bytes) -> None:
         """Bytes from the host; while no application runs nobody listens."""
         if self._application is not None:
-            self._application.channel.host_bytes(data)
+            self._application.host_bytes(data)
+
+    def firmware_bytes(self, data: bytes) -> None:
+        """Bytes from the firmware's UART, on their way to the host."""
+        self._output.write_console(data)
+        if self._application is not None:
+            self._application.firmware_bytes(data)
+
+    def _make_application(self, image: RunningImage) -> Application:
+        if self._settings.rpc is RpcMode.PASSTHROUGH:
+            return BridgeApplication(self._machine, self._settings, self._network, self._note)
+        return ServiceApplication(
+            self._machine, self._output, self._settings, image, self._open_url, self._network
+        )
+
+    def _note(self, text: str) -> None:
+        self._machine.trace.record("bridge", text=text)
 
 
 def partitions_of(machine: Machine) -> Partitions:

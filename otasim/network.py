@@ -48,6 +48,8 @@ class PacedSource:
         self._source.close()
 
 
-def open_url(url: str, clock: Clock, *, paced: Callable[[], bool]) -> ByteSource:
+def open_url(
+    url: str, clock: Clock, *, paced: Callable[[], bool], ca_certificates: bytes | None = None
+) -> ByteSource:
     """Start a download for a board; DownloadError for a URL that cannot be one."""
-    return PacedSource(Download(url), clock, paced)
+    return PacedSource(Download(url, ca_certificates=ca_certificates), clock, paced)

@@ -1,11 +1,13 @@
 """The file that tells other programs that a board can be talked to, and where.
 
-A JSON object with `pid`, `engine` and `serial`. It is there only as long as it is true: one that an
-earlier run has left goes before the board is made, and ours goes with the board.
+A JSON object with `pid`, `engine`, `serial`, and a URL for each network transport. It is there only
+as long as it is true: one that an earlier run has left goes before the board is made, and ours goes
+with the board.
 """
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from platforms.errors import OtasimError
@@ -38,10 +40,10 @@ class ReadyFile:
         except OSError as error:
             raise ReadyFileError(path, error.strerror or str(error)) from error
 
-    def write(self, engine: str, serial: str) -> None:
+    def write(self, engine: str, serial: str, urls: Mapping[str, str]) -> None:
         """Write it so that whoever waits for it never sees half of it."""
         fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        content = {"pid": os.getpid(), "engine": engine, "serial": serial}
+        content = {"pid": os.getpid(), "engine": engine, "serial": serial, **urls}
         try:
             fresh.write_text(json.dumps(content) + "\n", encoding="utf-8")
             fresh.replace(self._path)

@@ -32,13 +32,18 @@ class Keyboard:
     A shell lends the terminal to one process group at a time. Whoever reads without having it is
     stopped (SIGTTIN), and takes what is typed for others: in the background the keyboard rests.
 
+    It opens the terminal anew, to read it without ever blocking: Ctrl-C throws away what was typed
+    before, also between the moment when there is something to read and the reading. The descriptor
+    that was handed in is shared with the shell, which must not find it changed.
+
     Args:
         descriptor: the terminal.
         take: takes what is typed.
     """
 
     def __init__(self, descriptor: int, take: Callable[[bytes], None]) -> None:
-        self._descriptor = descriptor
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        self._descriptor = os.open(os.ttyname(descriptor), flags)
         self._take = take
         self._ended = False
 
@@ -61,6 +66,8 @@ class Keyboard:
         """Take what was typed; with SIGTTIN ignored it never stops this process."""
         try:
             data = os.read(self._descriptor, _READ_SIZE)
+        except BlockingIOError:
+            return
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
@@ -69,3 +76,7 @@ class Keyboard:
             self._take(data)
         else:
             self._ended = True
+
+    def close(self) -> None:
+        """Let the terminal go."""
+        os.close(self._descriptor)

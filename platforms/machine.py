@@ -21,6 +21,8 @@ from platforms.trace import Trace
 PACE_NS = 10 * NS_PER_MS
 """How much virtual time may pass between two looks at the outside world, when somebody looks."""
 
+_SEED_STRIDE = 1_000_003  # more power cycles than any run has, so that no two draw alike
+
 
 class ResetAsserted(Exception):  # noqa: N818 - it is control flow, not an error
     """The board was reset or lost power while Python code stood in for its processor.
@@ -85,6 +87,7 @@ class Machine:
         self.service_poll_ns: int | None = None
         self.outside_world: Callable[[], None] | None = None
         self._powered = False
+        self._power_cycles = 0
         self._pending_reset: ResetCause | None = None
         self._application_running = False
         events = EngineEvents(
@@ -115,6 +118,8 @@ class Machine:
         """The supply comes up; the board boots when virtual time next passes."""
         if not self._powered:
             self._powered = True
+            if self._power_cycles == 0:
+                self._scramble_ram(seed=0)
             self.models.nor.power_on()
             self._pending_reset = ResetCause.POWER_ON
 
@@ -129,7 +134,7 @@ class Machine:
         self.models.internal_flash.power_lost(shape, seed)
         self.models.watchdog.reset()
         self._end_application()
-        self.engine.power_lost(seed)
+        self._scramble_ram(seed)
         self.engine.reset()
         self.engine.stop()
 
@@ -170,16 +175,26 @@ class Machine:
         """
         end_ns = self.clock.now_ns + duration_ns
         while self.clock.now_ns < end_ns:
-            step_ns = end_ns - self.clock.now_ns
+            step_end_ns = end_ns
             if self.outside_world is not None:
-                step_ns = min(step_ns, PACE_NS)
-            self.engine.advance(step_ns)
+                step_end_ns = min(step_end_ns, self.clock.now_ns + PACE_NS)
+            next_event_ns = self.clock.next_event_ns
+            if next_event_ns is not None:
+                # It may reset the board or cut its power, and that is to be at that very moment:
+                # a flash operation under way is torn where it stands then.
+                step_end_ns = min(step_end_ns, next_event_ns)
+            self.engine.advance(max(0, step_end_ns - self.clock.now_ns))
             if self._pending_reset is not None or not self._powered:
                 raise ResetAsserted
             if self.outside_world is not None:
                 self.outside_world()
 
     # -- internals --------------------------------------------------------------------------------
+
+    def _scramble_ram(self, seed: int) -> None:
+        """RAM that was without power holds anything, and something else each time."""
+        self.engine.power_lost(seed * _SEED_STRIDE + self._power_cycles)
+        self._power_cycles += 1
 
     def _boot(self) -> None:
         cause = self._pending_reset
@@ -197,6 +212,8 @@ class Machine:
             model.reset()
         self.engine.reset()
         self.models.nor.chip_select(active=False)
+        if self.models.internal_flash.starts_watchdog:
+            self.models.watchdog.start()
         self.trace.record("reset", cause=cause.value)
         try:
             entry = self.software.boot(cause)

@@ -67,13 +67,21 @@ def make_models(clock: Clock, storage: FlashStorage) -> Models:
     def stall(duration_ns: int) -> None:
         clock.advance_to(clock.now_ns + duration_ns)
 
-    nor = FlashMemory("nor", w25q32jv.GEOMETRY, clock, storage.nor, status_cells=storage.nor_status)
+    nor = FlashMemory(
+        "nor",
+        w25q32jv.GEOMETRY,
+        clock,
+        storage.nor,
+        status_cells=storage.nor_status,
+        wear=storage.nor_wear,
+    )
     internal = FlashMemory(
         "internal",
         stm32f405_flash.GEOMETRY,
         clock,
         storage.internal,
         status_cells=storage.internal_options,
+        wear=storage.internal_wear,
     )
     return Models(
         nor=SpiNorFlash(nor, clock),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from platforms.devices import stm32f405_flash, w25q32jv
+from platforms.devices.flash_memory import WEAR_COUNT_SIZE
 from platforms.errors import OtasimError
 from platforms.flash import ERASED_BYTE
 
@@ -21,6 +22,8 @@ NOR_FILE = "nor.bin"
 NOR_STATUS_FILE = "nor-status.bin"
 INTERNAL_FILE = "internal.bin"
 INTERNAL_OPTIONS_FILE = "internal-options.bin"
+NOR_WEAR_FILE = "nor-wear.bin"
+INTERNAL_WEAR_FILE = "internal-wear.bin"
 LOCK_FILE = "lock"
 
 Cells = bytearray | mmap.mmap
@@ -30,6 +33,8 @@ _SIZES = {
     NOR_STATUS_FILE: len(w25q32jv.FACTORY_STATUS),
     INTERNAL_FILE: stm32f405_flash.SIZE,
     INTERNAL_OPTIONS_FILE: len(stm32f405_flash.FACTORY_OPTIONS),
+    NOR_WEAR_FILE: WEAR_COUNT_SIZE * len(w25q32jv.GEOMETRY.sectors),
+    INTERNAL_WEAR_FILE: WEAR_COUNT_SIZE * len(stm32f405_flash.GEOMETRY.sectors),
 }
 
 
@@ -54,12 +59,16 @@ class FlashStorage:
         nor_status: its non-volatile status registers.
         internal: array of the internal flash.
         internal_options: its option bytes.
+        nor_wear: erase counts of the NOR flash's sectors, 4 bytes each.
+        internal_wear: the same for the internal flash.
     """
 
     nor: Cells
     nor_status: Cells
     internal: Cells
     internal_options: Cells
+    nor_wear: Cells
+    internal_wear: Cells
 
 
 def in_memory() -> FlashStorage:
@@ -69,6 +78,8 @@ def in_memory() -> FlashStorage:
         nor_status=bytearray(w25q32jv.FACTORY_STATUS),
         internal=bytearray([ERASED_BYTE]) * stm32f405_flash.SIZE,
         internal_options=bytearray(stm32f405_flash.FACTORY_OPTIONS),
+        nor_wear=bytearray(_SIZES[NOR_WEAR_FILE]),
+        internal_wear=bytearray(_SIZES[INTERNAL_WEAR_FILE]),
     )
 
 
@@ -105,6 +116,8 @@ def _storage(cells: Mapping[str, Cells]) -> FlashStorage:
         cells[NOR_STATUS_FILE],
         cells[INTERNAL_FILE],
         cells[INTERNAL_OPTIONS_FILE],
+        cells[NOR_WEAR_FILE],
+        cells[INTERNAL_WEAR_FILE],
     )
 
 
@@ -149,6 +162,8 @@ def _write_files(path: Path, storage: FlashStorage) -> None:
         NOR_FILE: storage.nor,
         NOR_STATUS_FILE: storage.nor_status,
         INTERNAL_FILE: storage.internal,
+        NOR_WEAR_FILE: storage.nor_wear,
+        INTERNAL_WEAR_FILE: storage.internal_wear,
         INTERNAL_OPTIONS_FILE: storage.internal_options,
     }
     for name, cells in contents.items():

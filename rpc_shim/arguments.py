@@ -12,7 +12,7 @@ value's type is known to the type checker:
         timeout_s: int | None = call.arguments.get(COMMIT_TIMEOUT)
 """
 
-import base64
+import binascii
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -45,7 +45,8 @@ class Argument(Generic[ValueT_co]):
     Attributes:
         name: its key in `params`.
         conversion: how the device's JSON scanner reads it (`%T` any token, `%Q` string, `%d`
-            integer, `%B` boolean, `%V` base64); hosts see it in the answer of `RPC.Describe`.
+            integer, `%B` boolean, `%V` bytes in base64); hosts see it in the answer of
+            `RPC.Describe`.
         expected: what a value must be, to complete the sentence "NAME must be ...".
         parse: the value, or None when it is not what is expected.
         required: whether a call without it is refused. A null counts as absent.
@@ -78,20 +79,6 @@ def text(
     return Argument(name, conversion, expected, parse, required)
 
 
-def binary(name: str, *, required: bool = False) -> Argument[bytes]:
-    """Bytes, written in base64 (RFC 4648, section 4, with padding) in a string."""
-
-    def parse(given: JsonValue) -> bytes | None:
-        if not isinstance(given, str):
-            return None
-        try:
-            return base64.b64decode(given, validate=True)
-        except ValueError:
-            return None
-
-    return Argument(name, "%V", "bytes in base64", parse, required)
-
-
 def flag(name: str, *, required: bool = False) -> Argument[bool]:
     """True or false, and nothing that merely looks like it."""
 
@@ -101,7 +88,9 @@ def flag(name: str, *, required: bool = False) -> Argument[bool]:
     return Argument(name, "%B", "true or false", parse, required)
 
 
-def integer(name: str, *, minimum: int, maximum: int, required: bool = False) -> Argument[int]:
+def integer(
+    name: str, *, minimum: int, maximum: int, required: bool = False, conversion: str = "%d"
+) -> Argument[int]:
     """A whole number from `minimum` to `maximum`."""
 
     def parse(given: JsonValue) -> int | None:
@@ -109,7 +98,7 @@ def integer(name: str, *, minimum: int, maximum: int, required: bool = False) ->
         return number if number is not None and minimum <= number <= maximum else None
 
     expected = f"a whole number ({minimum:,} to {maximum:,})"
-    return Argument(name, "%d", expected, parse, required)
+    return Argument(name, conversion, expected, parse, required)
 
 
 def seconds(name: str, *, maximum: int, required: bool = False) -> Argument[int]:
@@ -127,6 +116,20 @@ def seconds(name: str, *, maximum: int, required: bool = False) -> Argument[int]
 
     expected = f"a number of seconds (0 to {maximum:,}) or a numeric string"
     return Argument(name, "%d", expected, parse, required)
+
+
+def base64_bytes(name: str, *, required: bool = False) -> Argument[bytes]:
+    """Bytes in base64 with the standard alphabet and its padding; may be empty."""
+
+    def parse(given: JsonValue) -> bytes | None:
+        if not isinstance(given, str) or not given.isascii():
+            return None
+        try:
+            return binascii.a2b_base64(given, strict_mode=True)
+        except binascii.Error:
+            return None
+
+    return Argument(name, "%V", "bytes in base64, padded with =", parse, required)
 
 
 def _whole_number(given: JsonValue) -> int | None:

@@ -6,8 +6,10 @@ is not the answer it waits for. It is a program on the host: its timeouts are in
 
 import errno
 import os
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from types import TracebackType
 from typing import Protocol, Self
@@ -15,11 +17,14 @@ from typing import Protocol, Self
 import serial
 
 from platforms.errors import OtasimError
+from rpc_shim.access.digest import Challenge, answer_in_frame
+from rpc_shim.dispatch import UNAUTHENTICATED
 from rpc_shim.frame import (
     FrameError,
     JsonValue,
     ReplyAddress,
     Request,
+    RequestId,
     decode_json,
     describe,
     encode_request,
@@ -46,6 +51,7 @@ _HANDSHAKE = QUOTES_DELIMITER + END_OF_TRANSMISSION + QUOTES_DELIMITER + NEWLINE
 _HANDSHAKE_INTERVAL_S = 0.2
 _CHUNK_SIZE = 16
 _WRITE_TIMEOUT_S = 10.0
+_CNONCES = 1 << 32
 _QUOTED_WITH_CRC = ReplyStyle(Delimiter.QUOTES, with_crc=True)
 
 
@@ -53,7 +59,8 @@ class RpcClientError(OtasimError):
     """The device answered with an error.
 
     Attributes:
-        code: the device's code: 400 for a bad request, 404 for something unknown, -1 for failed.
+        code: the device's code: 400 for a bad request, 401 when it wants a user's password, 403
+            when it wants another user's, 404 for something unknown, -1 for failed.
         message: the device's words.
     """
 
@@ -90,6 +97,20 @@ class PortError(OtasimError):
     def __init__(self, port: str, problem: str) -> None:
         super().__init__(f"serial port {port}: {problem}")
         self.port = port
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A user of the device and the password, which never leaves this program."""
+
+    user: str
+    password: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read `USER:PASSWORD`; None when it is not that."""
+        user, colon, password = text.partition(":")
+        return cls(user, password) if user and colon else None
 
 
 class Framing(Enum):
@@ -175,6 +196,7 @@ class RpcClient:
         stream: the way to the device; `close` closes it.
         framing: how to frame requests.
         source: who we say we are (`src`).
+        credentials: what to prove who we are with, where the device wants to know.
         first_id: id of the first request; the following ones count up from there. An answer to a
             request that an earlier client gave up on may still come: ids that differ keep it apart.
         monotonic: seconds that only go up, to measure timeouts with.
@@ -186,20 +208,29 @@ class RpcClient:
         *,
         framing: Framing = Framing.LINES,
         source: str = "otasim",
+        credentials: Credentials | None = None,
         first_id: int = 1,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream
         self._framing = framing
         self._source = source
+        self._credentials = credentials
         self._next_id = first_id
         self._monotonic = monotonic
         self._received = LineDemultiplexer(_MAX_ANSWER_SIZE, frames_within_lines=False)
 
     @classmethod
-    def open(cls, port: str, *, framing: Framing = Framing.LINES, first_id: int = 1) -> Self:
+    def open(
+        cls,
+        port: str,
+        *,
+        framing: Framing = Framing.LINES,
+        credentials: Credentials | None = None,
+        first_id: int = 1,
+    ) -> Self:
         """A client on a serial port; PortError when it cannot be opened."""
-        return cls(SerialPort(port), framing=framing, first_id=first_id)
+        return cls(SerialPort(port), framing=framing, credentials=credentials, first_id=first_id)
 
     def call(
         self,
@@ -211,7 +242,8 @@ class RpcClient:
         """Call `method` once and return its result.
 
         An error with code 0 is a success without a result: real devices end `OTA.Update` that way
-        (this board answers it with the result null).
+        (this board answers it with the result null). Where the device wants to know who is
+        calling, the request is sent again with the proof.
 
         Raises:
             RpcClientError: the device answered with an error.
@@ -222,17 +254,17 @@ class RpcClient:
         request_id = self._next_id
         self._next_id += 1
         address = ReplyAddress(request_id, self._source)
-        json = encode_request(Request(method, address, params))
-        if self._framing is Framing.LINES:
-            self._stream.write(json + crc32_hex(json) + NEWLINE_DELIMITER)
-        elif self._shake_hands(deadline_s):
-            self._write_in_chunks(encode_frame(json, _QUOTED_WITH_CRC))
-        while (events := self._receive(deadline_s)) is not None:
-            for event in events:
-                answer = _answer_to(request_id, event)
-                if answer is not None:
-                    return _result(answer)
-        raise RpcTimeoutError(method, timeout_s)
+        request = Request(method, address, params)
+        answer = self._exchange(request, deadline_s)
+        if answer is not None and self._credentials is not None:
+            challenge = _challenge(answer)
+            if challenge is not None:
+                user, password = self._credentials.user, self._credentials.password
+                auth = answer_in_frame(challenge, user, password, secrets.randbelow(_CNONCES))
+                answer = self._exchange(replace(request, auth=auth), deadline_s)
+        if answer is None:
+            raise RpcTimeoutError(method, timeout_s)
+        return _result(answer)
 
     def close(self) -> None:
         """Close the stream."""
@@ -248,6 +280,20 @@ class RpcClient:
         _traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _exchange(self, request: Request, deadline_s: float) -> dict[str, JsonValue] | None:
+        """The members of the answer to `request`, or None when the deadline has come."""
+        json = encode_request(request)
+        if self._framing is Framing.LINES:
+            self._stream.write(json + crc32_hex(json) + NEWLINE_DELIMITER)
+        elif self._shake_hands(deadline_s):
+            self._write_in_chunks(encode_frame(json, _QUOTED_WITH_CRC))
+        while (events := self._receive(deadline_s)) is not None:
+            for event in events:
+                answer = _answer_to(request.address.request_id, event)
+                if answer is not None:
+                    return answer
+        return None
 
     def _receive(self, deadline_s: float) -> list[LineEvent] | None:
         """What the next bytes bring, or None when the deadline has come."""
@@ -272,7 +318,7 @@ class RpcClient:
             self._stream.write(data[start : start + _CHUNK_SIZE])
 
 
-def _answer_to(request_id: int, event: LineEvent) -> dict[str, JsonValue] | None:
+def _answer_to(request_id: RequestId | None, event: LineEvent) -> dict[str, JsonValue] | None:
     """The members of an answer to this request; None for everything else the device says."""
     if not isinstance(event, FrameReceived):
         return None
@@ -283,6 +329,15 @@ def _answer_to(request_id: int, event: LineEvent) -> dict[str, JsonValue] | None
     if not isinstance(members, dict) or "method" in members or members.get("id") != request_id:
         return None
     return members
+
+
+def _challenge(answer: Mapping[str, JsonValue]) -> Challenge | None:
+    """What the device wants proven; None when it has answered something else."""
+    error = answer.get("error")
+    if not isinstance(error, Mapping) or error.get("code") != UNAUTHENTICATED:
+        return None
+    message = error.get("message")
+    return Challenge.parse(message) if isinstance(message, str) else None
 
 
 def _result(answer: Mapping[str, JsonValue]) -> JsonValue:

@@ -22,7 +22,10 @@ from rpc_shim.frame import (
 )
 
 BAD_REQUEST = 400
+UNAUTHENTICATED = 401
+FORBIDDEN = 403
 NOT_FOUND = 404
+INTERNAL_ERROR = 500
 FAILED = -1
 """What the device answers when a method could not do its work."""
 
@@ -30,9 +33,11 @@ Reply = Callable[[bytes], None]
 """Takes the JSON of an answer, now or later."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class HttpAuthorization:
     """The `Authorization` header of a request that came over HTTP, and what it is made over.
+
+    One object stands for one HTTP request, also when that makes several calls, as an upload does.
 
     Attributes:
         method: the HTTP method, such as `POST`.
@@ -107,6 +112,22 @@ class PendingReply:
         if self._answered:
             raise RuntimeError(f"request {self._address.request_id} has been answered already")
         self._answered = True
+
+
+def read_request(
+    frame: bytes, reply: Reply, device_id: str, log: Callable[[str], None]
+) -> Request | None:
+    """The request in `frame`; None when it is none, which has been logged and answered then.
+
+    The answer is error 400; a frame that does not say whom to answer gets none.
+    """
+    try:
+        return parse_request(frame)
+    except FrameError as error:
+        log(f"rpc: request refused: {error}")
+        if error.address is not None:
+            PendingReply(error.address, device_id, reply).error(BAD_REQUEST, str(error))
+        return None
 
 
 @dataclass(slots=True)
@@ -213,12 +234,8 @@ class Dispatcher:
             reply: takes the answer's JSON, at once or later; never called for a notification.
             channel: what the frame came over.
         """
-        try:
-            request = parse_request(frame)
-        except FrameError as error:
-            self._log(f"rpc: request refused: {error}")
-            if error.address is not None:
-                PendingReply(error.address, self._device_id, reply).error(BAD_REQUEST, str(error))
+        request = read_request(frame, reply, self._device_id, self._log)
+        if request is None:
             return
         if request.destination not in {"", self._device_id}:
             self._log(

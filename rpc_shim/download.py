@@ -7,6 +7,7 @@ that stalls stops the thread, not the board.
 import contextlib
 import http.client
 import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -91,8 +92,10 @@ class Download:
         *,
         size_limit: int = DEFAULT_SIZE_LIMIT,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        ca_certificates: bytes | None = None,
     ) -> None:
         _check_url(url)
+        self._tls = _tls_context(url, ca_certificates)
         self._url = url
         self._size_limit = size_limit
         self._connect_timeout_s = connect_timeout_s
@@ -186,7 +189,7 @@ class Download:
             total=None, connect=0, read=0, status=0, other=0, redirect=MAX_REDIRECTS
         )
         with (
-            _pool_manager(self._use, timeout, retries) as pool,
+            _pool_manager(self._use, timeout, retries, self._tls) as pool,
             self._request(pool) as response,
         ):
             self._check_answer(response)
@@ -246,6 +249,18 @@ class Download:
         return True
 
 
+def _tls_context(url: str, ca_certificates: bytes | None) -> ssl.SSLContext | None:
+    """How to verify the server; None: as the system does."""
+    if ca_certificates is None:
+        return None
+    try:
+        return ssl.create_default_context(cadata=ca_certificates.decode("ascii"))
+    except (UnicodeDecodeError, ssl.SSLError) as error:
+        raise DownloadError(
+            url, f"the CA certificates are no PEM certificates ({error})"
+        ) from error
+
+
 def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
@@ -258,7 +273,10 @@ def _check_url(url: str) -> None:
 
 
 def _pool_manager(
-    use: Callable[[socket.socket], None], timeout: urllib3.Timeout, retries: urllib3.Retry
+    use: Callable[[socket.socket], None],
+    timeout: urllib3.Timeout,
+    retries: urllib3.Retry,
+    tls: ssl.SSLContext | None,
 ) -> urllib3.PoolManager:
     """A pool manager that tells of each connection as soon as it is made."""
 
@@ -280,7 +298,7 @@ def _pool_manager(
     class SecurePool(HTTPSConnectionPool):
         ConnectionCls = Secure
 
-    manager = urllib3.PoolManager(timeout=timeout, retries=retries)
+    manager = urllib3.PoolManager(timeout=timeout, retries=retries, ssl_context=tls)
     manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
     return manager
 

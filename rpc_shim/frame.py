@@ -94,6 +94,25 @@ def decode_json(text: bytes) -> JsonValue:
     return value
 
 
+def decode_object(text: bytes) -> dict[str, JsonValue]:
+    """Parse one JSON object as strictly as `decode_json` does.
+
+    Raises:
+        FrameError: it is no JSON or no object; it carries no address.
+    """
+    value = decode_json(text)
+    if not isinstance(value, dict):
+        raise FrameError(f"a frame is a JSON object, not {describe(value)}")
+    return value
+
+
+def encode_object(members: Mapping[str, JsonValue]) -> bytes:
+    """The JSON of a frame: one line of ASCII."""
+    # Escaping all but ASCII keeps the frame on one line and free of bytes the protocol forbids.
+    text = json.dumps(members, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return text.encode("ascii")
+
+
 def parse_request(frame: bytes) -> Request:
     """Parse and check the JSON of a request.
 
@@ -112,8 +131,10 @@ def parse_request(frame: bytes) -> Request:
         raise FrameError(problems[0], address)
     method = members.get("method")
     if method is None:
-        kind = "an answer" if "result" in members or "error" in members else "no request"
-        raise FrameError(f"the frame is {kind}: it names no method", address)
+        if "result" in members or "error" in members:
+            # Answering an answer could go on for ever between two devices that hear each other.
+            raise FrameError("the frame is an answer: it names no method")
+        raise FrameError("the frame is no request: it names no method", address)
     if not isinstance(method, str) or not 0 < len(method) <= _MAX_NAME_LENGTH:
         raise FrameError(f"method must be a name, got {describe(method)}", address)
     if address is None:
@@ -130,13 +151,13 @@ def parse_request(frame: bytes) -> Request:
 
 def encode_result(address: ReplyAddress, device_id: str, result: JsonValue) -> bytes:
     """The answer to a request that succeeded: one line of ASCII JSON."""
-    return _encode(_reply_members(address, device_id) | {"result": result})
+    return encode_object(_reply_members(address, device_id) | {"result": result})
 
 
 def encode_error(address: ReplyAddress, device_id: str, code: int, message: str) -> bytes:
     """The answer to a request that failed; code 0 counts as success with `mos`."""
     error: JsonValue = {"code": code, "message": message}
-    return _encode(_reply_members(address, device_id) | {"error": error})
+    return encode_object(_reply_members(address, device_id) | {"error": error})
 
 
 def encode_request(request: Request) -> bytes:
@@ -157,7 +178,7 @@ def encode_request(request: Request) -> bytes:
         members["params"] = request.params
     if request.auth is not None:
         members["auth"] = request.auth
-    return _encode(members)
+    return encode_object(members)
 
 
 def describe(value: JsonValue) -> str:
@@ -175,12 +196,6 @@ def describe(value: JsonValue) -> str:
 
 def _shortened(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 4] + "..." + text[-1]
-
-
-def _encode(members: Mapping[str, JsonValue]) -> bytes:
-    # Escaping all but ASCII keeps the frame on one line and free of bytes the protocol forbids.
-    text = json.dumps(members, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return text.encode("ascii")
 
 
 def _reply_members(address: ReplyAddress, device_id: str) -> dict[str, JsonValue]:

@@ -223,6 +223,11 @@ class LineDemultiplexer:
         return self._events
 
     @property
+    def in_frame(self) -> bool:
+        """Whether a frame has begun and its delimiter has not come yet, be it good or dropped."""
+        return self._mode is not _Mode.TEXT
+
+    @property
     def _at_segment_start(self) -> bool:
         return self._mode is _Mode.TEXT and not self._text_in_segment and not self._held
 

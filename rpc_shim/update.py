@@ -17,7 +17,9 @@ from bootloader_model.partition import OpenPartition, Partitions
 from bootloader_model.slot_access import ERASE_RUN_SIZE
 from bootloader_model.slots import find_update_slot
 from platforms.errors import OtasimError
+from platforms.flash import ERASED_BYTE
 from rpc_shim.bundle.manifest import APP_PART, Manifest, Part
+from rpc_shim.bundle.signature import NO_SIGNATURES_REQUIRED, SignaturePolicy
 from rpc_shim.bundle.stream import (
     BundleEvent,
     BundleReader,
@@ -62,6 +64,7 @@ class Update:
         partitions: where slots are opened.
         log: takes one line of text.
         accept: sees the manifest before anything is written; raises an OtasimError to refuse it.
+        signature_policy: the signatures a bundle must have; unless told otherwise, none.
     """
 
     def __init__(
@@ -70,11 +73,13 @@ class Update:
         partitions: Partitions,
         log: Callable[[str], None],
         accept: Callable[[Manifest], None],
+        signature_policy: SignaturePolicy = NO_SIGNATURES_REQUIRED,
     ) -> None:
         self._state = state
         self._partitions = partitions
         self._log = log
         self._accept = accept
+        self._signature_policy = signature_policy
         self._reader = BundleReader(part_size_limit=self._size_limit)
         self._target: _Target | None = None
         self._application: _PartitionWriter | None = None
@@ -106,7 +111,8 @@ class Update:
         flags = 0
         if self._file_system is not None:
             self._file_system.verify()
-            flags = APP_FLAG_FS_CREATED
+            # Blank space for a file system is no file system.
+            flags = 0 if self._file_system.is_blank else APP_FLAG_FS_CREATED
         crc32 = self._application.verify()
         self._check_head(self._application.read(_VECTOR_TABLE_HEAD_SIZE))
         image = SlotState(self._application.length, self._target.origin, crc32, flags)
@@ -114,8 +120,8 @@ class Update:
 
     def _take(self, event: BundleEvent) -> None:
         match event:
-            case ManifestReceived(manifest):
-                self._target = self._choose_target(manifest)
+            case ManifestReceived() as received:
+                self._target = self._choose_target(received)
             case PartBegin(part=part, size=size) if part.name == APP_PART:
                 self._begin_application(part, size)
             case PartBegin(size=size):
@@ -127,12 +133,14 @@ class Update:
             case PartEnd() | SkippedFile() | EndOfArchive():
                 pass
 
-    def _choose_target(self, manifest: Manifest) -> "_Target":
+    def _choose_target(self, received: ManifestReceived) -> "_Target":
+        manifest = received.manifest
         if not manifest.is_for(PLATFORM):
             raise UpdateError(
                 f"Wrong platform: the bundle is for {manifest.platform!r}, "
                 f"this device is {PLATFORM!r}"
             )
+        signed_by = self._signature_policy.check(manifest, received.text, received.signatures)
         self._accept(manifest)
         # The reader has refused a manifest without an application before it comes here.
         origin = 0 if manifest.app is None else manifest.app.app_org
@@ -147,6 +155,8 @@ class Update:
         if number is None:
             raise UpdateError("No slots available for update: commit or revert, then try again")
         self._log(f"ota: receiving {manifest.title}")
+        if signed_by:
+            self._log(f"ota: signed by key {', '.join(map(str, signed_by))}")
         return _Target(manifest, number, origin)
 
     def _begin_application(self, part: Part, size: int) -> None:
@@ -219,6 +229,7 @@ class _PartitionWriter:
             )
         self.length = length
         self.written = 0
+        self.is_blank = True
         self._partition = partition
         self._crc32 = 0
         self._erase_runs = partition.erase_runs(length, ERASE_RUN_SIZE)
@@ -228,6 +239,7 @@ class _PartitionWriter:
         while self._erase_runs and self._erase_runs[0][0] < self.written + len(data):
             self._partition.erase(*self._erase_runs.pop(0))
         self._partition.program(self.written, data)
+        self.is_blank = self.is_blank and data.count(ERASED_BYTE) == len(data)
         self._crc32 = zlib.crc32(data, self._crc32)
         self.written += len(data)
 

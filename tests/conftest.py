@@ -13,6 +13,8 @@ settings.register_profile("otasim", deadline=None)
 settings.load_profile("otasim")
 
 _ENGINE_PROPERTY = "engine"
+CELL_PROPERTY = "cell"
+"""A cell of the README's table of tools: (tool, operation, who drove it)."""
 
 
 @pytest.fixture(params=ENGINES)
@@ -26,7 +28,7 @@ def engine(request: pytest.FixtureRequest, record_property: Callable[[str, objec
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say at the end which engines ran."""
+    """Say at the end which engines ran, and which tools did what."""
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
     for outcome in ("passed", "failed", "skipped"):
         for report in terminalreporter.getreports(outcome):
@@ -37,3 +39,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
         reason = missing_engine(name)
         terminalreporter.write_line(f"engine {name}: {told}" + (f" ({reason})" if reason else ""))
+    cells: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for report in terminalreporter.getreports("passed"):
+        for key, value in report.user_properties:
+            if key == CELL_PROPERTY and isinstance(value, list | tuple):
+                tool, operation, who = map(str, value)
+                cells[tool][who].append(operation)
+    for tool, drivers in sorted(cells.items()):
+        told = "; ".join(f"{who}: {', '.join(done)}" for who, done in sorted(drivers.items()))
+        terminalreporter.write_line(f"tool {tool}: {told}")

@@ -48,6 +48,7 @@ struct usart {
 #define USART_CR1_TE BIT(3)
 #define USART_CR1_RXNEIE BIT(5)
 #define USART_CR1_UE BIT(13)
+#define USART_CR3_RTSE BIT(8)
 #define USART2_IRQ 38U
 
 /* Serial peripheral interface, RM0090 28.5. */

@@ -6,6 +6,12 @@
 #define CLOCK_HZ 16000000UL
 #define BAUD_RATE 115200UL
 
+/* 1: while no more can be received, RTS tells the sender so. */
+#ifndef FLOW_CONTROL
+#define FLOW_CONTROL 0
+#endif
+
+#define PIN_USART2_RTS 1U
 #define PIN_USART2_TX 2U
 #define PIN_USART2_RX 3U
 #define PIN_FLASH_SELECT 4U
@@ -14,6 +20,8 @@
 #define PIN_SPI1_MOSI 7U
 #define ALTERNATE_SPI1 5U
 #define ALTERNATE_USART2 7U
+
+#define CONSOLE_ON (USART_CR1_UE | USART_CR1_TE | USART_CR1_RE)
 
 #define FLASH_COMMAND_JEDEC_ID 0x9FU
 
@@ -34,6 +42,12 @@ void SysTick_Handler(void)
 
 void USART2_IRQHandler(void)
 {
+    if (FLOW_CONTROL && (uint8_t) (received_end + 1U) == received_start) {
+        /* An unread byte raises RTS; board_read_byte() switches the interrupt on again. */
+        USART2->CR1 = CONSOLE_ON;
+        return;
+    }
+
     /* Reading the status, then the data also clears an overrun, which would interrupt for ever. */
     uint32_t status = USART2->SR;
     uint8_t byte = (uint8_t) USART2->DR;
@@ -87,7 +101,11 @@ static void start_pins(void)
 static void start_console(void)
 {
     USART2->BRR = (CLOCK_HZ + BAUD_RATE / 2) / BAUD_RATE;
-    USART2->CR1 = USART_CR1_UE | USART_CR1_TE | USART_CR1_RE | USART_CR1_RXNEIE;
+    if (FLOW_CONTROL) {
+        set_pin_alternate(PIN_USART2_RTS, ALTERNATE_USART2);
+        USART2->CR3 = USART_CR3_RTSE;
+    }
+    USART2->CR1 = CONSOLE_ON | USART_CR1_RXNEIE;
     NVIC_IPR[USART2_IRQ] = 0x40;
     NVIC_ISER[USART2_IRQ / 32] = BIT(USART2_IRQ % 32);
 }
@@ -199,6 +217,9 @@ int board_read_byte(void)
     }
     uint8_t byte = received[start];
     received_start = (uint8_t) (start + 1U);
+    if (FLOW_CONTROL) {
+        USART2->CR1 = CONSOLE_ON | USART_CR1_RXNEIE;
+    }
     return byte;
 }
 

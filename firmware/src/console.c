@@ -6,6 +6,7 @@
 #include "app_info.h"
 #include "board.h"
 #include "failures.h"
+#include "rpc.h"
 
 #define LINE_SIZE 64U
 
@@ -122,6 +123,10 @@ static void take_byte(char byte)
 void console_turn(void)
 {
     for (int byte; (byte = board_read_byte()) >= 0;) {
-        take_byte((char) byte);
+        if (OWN_RPC) {
+            rpc_take_byte((char) byte, take_byte);
+        } else {
+            take_byte((char) byte);
+        }
     }
 }

@@ -1,4 +1,4 @@
-"""`otasim bundle`: makes, shows and checks firmware bundles."""
+"""`otasim bundle`: makes, signs, shows and checks firmware bundles."""
 
 import json
 import os
@@ -12,7 +12,10 @@ from otasim.cli import EXIT_FAILED
 from platforms.errors import OtasimError
 from rpc_shim.bundle.check import BundleReport, check_bundle
 from rpc_shim.bundle.create import create_bundle
+from rpc_shim.bundle.fs_image import files_below, make_fs_image
 from rpc_shim.bundle.image_file import load_image
+from rpc_shim.bundle.key_file import create_key_file, load_signing_key, load_verification_key
+from rpc_shim.bundle.signature import format_public_key
 
 _DEFAULT_TIMESTAMP = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -66,7 +69,7 @@ class OutputError(OtasimError):
 
 @click.group()
 def bundle() -> None:
-    """Make, show or check a firmware bundle (.zip) for an STM32."""
+    """Make, sign, show or check a firmware bundle (.zip) for an STM32."""
 
 
 @bundle.command()
@@ -83,6 +86,12 @@ def bundle() -> None:
 )  # fmt: skip
 @click.option("--device-layout", is_flag=True, help="With the room that real devices have before "
               "the application (64 KB).")  # fmt: skip
+@click.option("--fs", "files", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              metavar="DIR", help="Files for the device's file system.")  # fmt: skip
+@click.option(
+    "--sign-key", "sign_keys", multiple=True, metavar="FILE",
+    help="Private key (PEM) to sign with; again for the device's next key. '' skips a key.",
+)  # fmt: skip
 def create(  # noqa: PLR0913, PLR0917 - one parameter for each option
     output: Path,
     app: Path,
@@ -93,8 +102,11 @@ def create(  # noqa: PLR0913, PLR0917 - one parameter for each option
     description: str,
     build_timestamp: datetime | None,
     device_layout: bool,
+    files: Path | None,
+    sign_keys: tuple[str, ...],
 ) -> None:
     """Make the bundle OUTPUT from an application image."""
+    signing_keys = [load_signing_key(Path(file)) if file else None for file in sign_keys]
     image = load_image(app, base=base)
     info = read_app_info(image.data)
     name = name or (info.name if info else None)
@@ -112,6 +124,8 @@ def create(  # noqa: PLR0913, PLR0917 - one parameter for each option
         build_timestamp=(build_timestamp or _DEFAULT_TIMESTAMP).replace(tzinfo=UTC),
         description=description,
         device_layout=device_layout,
+        fs=None if files is None else make_fs_image(files_below(files)),
+        signing_keys=signing_keys,
     )
     fresh = output.with_name(f".{output.name}.new")
     try:
@@ -142,6 +156,8 @@ def show(file: Path, as_json: bool) -> None:
         click.echo(f"  part {part.name}: {part.src}, type {part.type}")
     for entry in report.files:
         click.echo(f"  file {entry.path}: {entry.size:,} bytes")
+    for number, signature in report.signatures.items():
+        click.echo(f"  signature sig{number}: {len(signature)} bytes")
     if report.application is not None:
         application = report.application
         click.echo(
@@ -154,13 +170,39 @@ def show(file: Path, as_json: bool) -> None:
 
 @bundle.command()
 @click.argument("file", type=_FILE)
-def check(file: Path) -> None:
+@click.option(
+    "--key", "key_files", multiple=True, type=_FILE, metavar="KEY",
+    help="A key that must have signed: PEM, or the text of update.keyN. May be repeated.",
+)  # fmt: skip
+def check(file: Path, key_files: tuple[Path, ...]) -> None:
     """Check the bundle FILE as a device and as host tools read it."""
+    keys = {key_file: load_verification_key(key_file) for key_file in key_files}
     report = check_bundle(file)
     _print_findings(report)
-    if not report.ok:
+    signed = {key_file: report.signed_with(key) for key_file, key in keys.items()}
+    if keys:
+        for number in report.signatures:
+            makers = [str(key_file) for key_file in signed if number in signed[key_file]]
+            verdict = f"good, made with {', '.join(makers)}" if makers else "bad for all keys given"
+            click.echo(f"sig{number}: {verdict}")
+    for key_file, numbers in signed.items():
+        if not numbers:
+            click.echo(f"error: no good signature made with {key_file}", err=True)
+    if not report.ok or not all(signed.values()):
         raise SystemExit(EXIT_FAILED)
     click.echo(f"{file}: good")
+
+
+@bundle.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def keygen(file: Path) -> None:
+    """Make a key that signs bundles, in the new FILE (PEM); print what a device's update.key0 is.
+
+    FILE is for you alone, and signs with `otasim bundle create --sign-key FILE` as well as with
+    `mos create-fw-bundle --sign-key FILE`.
+    """
+    key = create_key_file(file)
+    click.echo(format_public_key(key.public_key()))
 
 
 def _print_findings(report: BundleReport) -> None:

@@ -69,7 +69,7 @@ def _embedded_engine() -> Finding:
     text = (
         f"Unicorn {version}, the sample firmware runs on it"
         if works
-        else "the sample firmware does not start; in a checkout: pip install --force-reinstall ."
+        else "the sample firmware does not start; from a checkout: pip install --force-reinstall ."
     )
     return Finding("engine embedded", ok=works, needed=True, text=text)
 

@@ -11,15 +11,17 @@ import click
 from click.core import ParameterSource
 
 from otasim.board import DEFAULT_IMAGE, Board, TimeLimitError
-from otasim.device import DeviceSettings
 from otasim.engines import AUTO, ENGINES, choose_engine
+from otasim.network_options import Address, link_settings, network_options
 from otasim.pacing import Pacer
 from otasim.ready_file import ReadyFile
+from otasim.settings import DeviceSettings, RpcMode
 from otasim.terminal import ConsoleDisplay, Keyboard
 from platforms.clock import NS_PER_S
 from platforms.description import BOARD_FILE
 from platforms.engines.protocol import DebugTools
 from platforms.errors import OtasimError
+from platforms.trace import TraceEvent
 from rpc_shim.links.pty import PtyLink
 
 _READY_LIMIT_S = 60
@@ -105,6 +107,12 @@ class _Stop(Exception):  # noqa: N818 - it is control flow, not an error
     "--renode-log", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Write Renode's log here.",
 )  # fmt: skip
+@network_options
+@click.option(
+    "--rpc", type=click.Choice([mode.value for mode in RpcMode]), default=RpcMode.SERVICE.value,
+    show_default=True,
+    help="Who answers RPC: this board's service, or the firmware itself on its UART.",
+)  # fmt: skip
 @click.pass_context
 def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     context: click.Context,
@@ -121,6 +129,11 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     monitor: int | None,
     gdb: int | None,
     renode_log: Path | None,
+    tcp: Address | None,
+    http: Address | None,
+    udp: Address | None,
+    mqtt: str | None,
+    rpc: str,
 ) -> None:
     """Keep a board running for host tools until Ctrl-C.
 
@@ -149,8 +162,11 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
                 loader=loader,
                 state_directory=state_directory,
                 settings=DeviceSettings(
-                    strict_original=strict_original, service_poll_ms=poll_service
+                    strict_original=strict_original,
+                    service_poll_ms=poll_service,
+                    rpc=RpcMode(rpc),
                 ),
+                links=link_settings(tcp, http, udp, mqtt),
             )
         )
         _open_tools(board, monitor, gdb, renode_log, check_stop)
@@ -162,11 +178,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
         display = ConsoleDisplay()
         board.outputs.append(link.write)
         board.console_outputs.append(display.show)
-        keyboard = None
-        if sys.stdin is not None and sys.stdin.isatty():
-            keyboard = Keyboard(sys.stdin.fileno(), board.send)
-            ignored = signal.signal(signal.SIGTTIN, signal.SIG_IGN)
-            cleanup.callback(signal.signal, signal.SIGTTIN, ignored)
+        board.trace.listeners.append(_tell_bridge_news)
+        keyboard = _open_keyboard(board, cleanup)
 
         def look_outside() -> None:
             link.flush()
@@ -184,20 +197,41 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
             {link: lambda: board.send(link.read())},
             look_outside,
         )
+        if board.network is not None:
+            pacer.watch(board.network, board.network.acknowledge)
         click.echo(f"otasim: {engine} engine, serial port {link.port}, Ctrl-C ends it", err=True)
         try:
             board.machine.outside_world = look_outside
             _wait_until_running(board)
             board.paced = speed != "max"
             board.machine.outside_world = pacer
+            for name, url in board.urls.items():
+                click.echo(f"otasim: {name} {url}", err=True)
             if ready is not None:
-                ready.write(engine, link.port)
+                ready.write(engine, link.port, board.urls)
                 cleanup.callback(ready.remove)
             while True:
                 board.machine.run_until(board.machine.clock.now_ns + NS_PER_S)
         except _Stop:
             display.flush()
             click.echo("\notasim: stopped", err=True)
+
+
+def _open_keyboard(board: Board, cleanup: ExitStack) -> Keyboard | None:
+    """What is typed on the terminal, if there is one, goes to the board."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return None
+    ignored = signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    cleanup.callback(signal.signal, signal.SIGTTIN, ignored)
+    keyboard = Keyboard(sys.stdin.fileno(), board.send)
+    cleanup.callback(keyboard.close)
+    return keyboard
+
+
+def _tell_bridge_news(event: TraceEvent) -> None:
+    """With `--rpc passthrough` the console is the firmware's alone."""
+    if event.kind == "bridge":
+        click.echo(f"otasim: {event.details['text']}", err=True)
 
 
 def _wait_until_running(board: Board) -> None:

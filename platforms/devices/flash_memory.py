@@ -14,11 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from platforms.clock import Clock, ClockEvent
-from platforms.devices.torn import TornShape, torn
+from platforms.devices.torn import TornShape, torn_series
 from platforms.errors import InvalidArgumentError
 from platforms.flash import ERASED_BYTE, FlashError, FlashGeometry
 
 Cells = bytearray | mmap.mmap
+
+WEAR_COUNT_SIZE = 4
+"""Bytes of one sector's erase count."""
 
 
 class OperationKind(enum.Enum):
@@ -57,6 +60,8 @@ class FlashOperation:
         data: what was asked to be programmed or written; empty for an erase.
         start_ns: virtual time of its beginning.
         duration_ns: how long the memory is busy with it.
+        access_size: bytes that are worked on at a time; less than `length` when the operation
+            stands for a series of equal ones, of which a power cut tears only one.
     """
 
     number: int
@@ -67,6 +72,7 @@ class FlashOperation:
     data: bytes
     start_ns: int
     duration_ns: int
+    access_size: int
 
     @property
     def end_ns(self) -> int:
@@ -98,8 +104,8 @@ class FlashMemory:
             survives a killed process; it is changed in place and never replaced.
         status_cells: the non-volatile bytes behind the chip's registers (status registers, option
             bytes), kept in the same manner.
-        wear: how often each of `geometry.sectors` has been erased; assign to its elements to
-            restore a saved count.
+        wear: how often each of `geometry.sectors` has been erased. Like the cells it may be in a
+            mapped file.
         weak_bits: array bits (byte address * 8 + bit number) that read differently each time.
         on_operation: called with each operation when it begins.
         on_change: called with (address, length) whenever bytes of the array have changed, so that
@@ -116,6 +122,7 @@ class FlashMemory:
         storage: Cells,
         *,
         status_cells: Cells | None = None,
+        wear: Cells | None = None,
     ) -> None:
         if len(storage) != geometry.size:
             raise InvalidArgumentError(
@@ -126,7 +133,8 @@ class FlashMemory:
         self.geometry = geometry
         self.storage = storage
         self.status_cells = bytearray() if status_cells is None else status_cells
-        self.wear = [0] * len(geometry.sectors)
+        counts = bytearray(WEAR_COUNT_SIZE * len(geometry.sectors)) if wear is None else wear
+        self.wear = memoryview(counts).cast("I")
         self.weak_bits: set[int] = set()
         self.on_operation: list[OperationListener] = []
         self.on_change: list[ChangeListener] = []
@@ -163,8 +171,16 @@ class FlashMemory:
         content = bytes(self.storage[address : address + length])
         return self._with_weak_bits(address, content) if self.weak_bits else content
 
-    def begin_program(self, address: int, data: bytes, duration_ns: int) -> FlashOperation:
+    def begin_program(
+        self, address: int, data: bytes, duration_ns: int, *, access_size: int | None = None
+    ) -> FlashOperation:
         """Clear bits: each byte becomes old AND new.
+
+        Args:
+            address: first byte, from the start of the device.
+            data: what to program.
+            duration_ns: how long it takes.
+            access_size: bytes programmed at a time; None: all at once.
 
         Raises FlashError when an operation is under way or the bytes are outside the device.
         """
@@ -172,7 +188,9 @@ class FlashMemory:
         self._check_bounds(address, length)
         before = bytes(self.storage[address : address + length])
         after = int.from_bytes(before, "little") & int.from_bytes(data, "little")
-        operation = self._announce(OperationKind.PROGRAM, address, length, data, duration_ns)
+        operation = self._announce(
+            OperationKind.PROGRAM, address, length, data, duration_ns, access_size
+        )
         weak_before = self._firm_up(address, data)
         return self._carry_out(
             operation, self.storage, before, after.to_bytes(length, "little"), weak_before
@@ -231,7 +249,10 @@ class FlashMemory:
         cells = in_progress.cells
         where = slice(operation.address, operation.address + operation.length)
         rng = _generator(seed)
-        outcome = torn(in_progress.before, bytes(cells[where]), shape, rng, progress)
+        after = bytes(cells[where])
+        outcome = torn_series(
+            in_progress.before, after, operation.access_size, shape, rng, progress
+        )
         cells[where] = outcome.content
         if cells is self.storage:
             if shape is not TornShape.COMPLETE:
@@ -241,7 +262,13 @@ class FlashMemory:
             self._notify_change(operation)
 
     def _announce(
-        self, kind: OperationKind, address: int, length: int, data: bytes, duration_ns: int
+        self,
+        kind: OperationKind,
+        address: int,
+        length: int,
+        data: bytes,
+        duration_ns: int,
+        access_size: int | None = None,
     ) -> FlashOperation:
         """Give the operation its number and let the interceptor forbid it."""
         if self.busy:
@@ -259,6 +286,7 @@ class FlashMemory:
             data=bytes(data),
             start_ns=self._clock.now_ns,
             duration_ns=duration_ns,
+            access_size=length if access_size is None else access_size,
         )
         self._next_number += 1
         if self.interceptor is not None:

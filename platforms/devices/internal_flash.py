@@ -39,7 +39,7 @@ CR_PG, CR_SER, CR_MER = 1 << 0, 1 << 1, 1 << 2
 CR_SNB_SHIFT, CR_SNB_MASK = 3, 0xF
 CR_PSIZE_SHIFT, CR_PSIZE_MASK = 8, 0x3
 CR_STRT, CR_EOPIE, CR_ERRIE, CR_LOCK = 1 << 16, 1 << 24, 1 << 25, 1 << 31
-OPTCR_OPTLOCK, OPTCR_OPTSTRT = 1 << 0, 1 << 1
+OPTCR_OPTLOCK, OPTCR_OPTSTRT, OPTCR_WDG_SW = 1 << 0, 1 << 1, 1 << 5
 OPTCR_NWRP_SHIFT = 16
 
 _ACR_MASK = 0x1F07
@@ -170,6 +170,11 @@ class InternalFlash:
         """Whether a store into the flash would program it: unlocked, and PG is set."""
         return not self._keys.locked and self._control & CR_PG != 0
 
+    @property
+    def starts_watchdog(self) -> bool:
+        """Whether the option byte WDG_SW (0: hardware) has the watchdog started at every reset."""
+        return not self._stored_options & OPTCR_WDG_SW
+
     def program_word(self, address: int, data: bytes) -> None:
         """A store of the processor into the flash: 1, 2, 4 or 8 bytes in one access.
 
@@ -186,7 +191,8 @@ class InternalFlash:
         """As many stores of PSIZE width as `data` makes, one after the other, as one operation.
 
         It has the effect and takes the time of `program_word` called for each with a wait between.
-        Power going away tears all of it, the accesses not yet begun included.
+        Power going away tears the store that is under way; those before it are done, those behind
+        it have not begun.
         """
         width = 1 << self._parallelism
         aligned = address % width == 0 and len(data) % width == 0
@@ -272,7 +278,12 @@ class InternalFlash:
             self._raise_error(error)
         elif data:
             self._end_pending = True
-            self.memory.begin_program(address, data, accesses * chip.PROGRAM_TIME_NS)
+            self.memory.begin_program(
+                address,
+                data,
+                accesses * chip.PROGRAM_TIME_NS,
+                access_size=len(data) // accesses,
+            )
 
     def _programming_error(self, address: int, data: bytes, accesses: int) -> int:
         """The flag that the accesses raise, or 0 when they may program (RM0090 3.6, 3.9)."""

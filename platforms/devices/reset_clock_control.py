@@ -39,6 +39,9 @@ _RESET_VALUES = {
 
 # (enable bit, ready bit) pairs of the oscillators: HSI, HSE, PLL, PLLI2S.
 _CR_READY = ((0, 1), (16, 17), (24, 25), (26, 27))
+# The same for what SW in CFGR can choose: HSI, HSE, PLL.
+_SYSTEM_CLOCKS = {0: _CR_READY[0], 1: _CR_READY[1], 2: _CR_READY[2]}
+_SWS_SHIFT = 2
 
 
 class ResetClockControl:
@@ -82,13 +85,25 @@ class ResetClockControl:
             self._registers.values[CSR] = CSR_LSION | CSR_LSIRDY if switched_on else 0
             return
         register = offset & ~3
-        stored = self._registers.write(offset, width, value)
-        if register == CR:
-            for enable, ready in _CR_READY:
-                on = stored >> enable & 1
-                stored = stored & ~(1 << ready) | on << ready
-        elif register == CFGR:
-            stored = stored & ~0b1100 | (stored & 0b11) << 2  # SWS follows SW
-        elif register == BDCR:
-            stored = stored & ~0b10 | (stored & 1) << 1  # LSERDY follows LSEON
-        self._registers.values[register] = stored
+        self._registers.write(offset, width, value)
+        values = self._registers.values
+        if register == BDCR:
+            values[BDCR] = values[BDCR] & ~0b10 | (values[BDCR] & 1) << 1  # LSERDY follows LSEON
+        elif register in (CR, CFGR):
+            self._switch_clocks(values)
+
+    @staticmethod
+    def _switch_clocks(values: dict[int, int]) -> None:
+        """Ready flags follow their switches, and SWS follows SW to a clock that is ready.
+
+        The clock that the system runs on cannot be switched off (RM0090 7.2.6 and 7.3.1).
+        """
+        in_use = (values[CFGR] >> _SWS_SHIFT) & 0b11
+        values[CR] |= 1 << _SYSTEM_CLOCKS[in_use][0]
+        for enable, ready in _CR_READY:
+            on = values[CR] >> enable & 1
+            values[CR] = values[CR] & ~(1 << ready) | on << ready
+        wanted = values[CFGR] & 0b11
+        if wanted in _SYSTEM_CLOCKS and values[CR] >> _SYSTEM_CLOCKS[wanted][1] & 1:
+            in_use = wanted
+        values[CFGR] = values[CFGR] & ~(0b11 << _SWS_SHIFT) | in_use << _SWS_SHIFT

@@ -6,7 +6,10 @@ from typing import Protocol
 from platforms.devices.peripheral import StorageRegisters, UnsupportedRegisterError
 
 CR1, CR2, SR, DR, CRCPR, RXCRCR, TXCRCR, I2SCFGR, I2SPR = range(0x00, 0x24, 4)
-CR1_MSTR, CR1_SPE, CR1_LSBFIRST, CR1_SSI, CR1_SSM, CR1_DFF = (1 << n for n in (2, 6, 7, 8, 9, 11))
+CR1_CPHA, CR1_CPOL, CR1_MSTR, CR1_SPE, CR1_LSBFIRST, CR1_SSI, CR1_SSM = (
+    1 << n for n in (0, 1, 2, 6, 7, 8, 9)
+)
+CR1_RXONLY, CR1_DFF, CR1_CRCEN, CR1_BIDIMODE = (1 << n for n in (10, 11, 13, 15))
 CR2_SSOE, CR2_RXNEIE, CR2_TXEIE = 1 << 2, 1 << 6, 1 << 7
 SR_RXNE, SR_TXE, SR_OVR = 1 << 0, 1 << 1, 1 << 6
 
@@ -73,6 +76,8 @@ class SpiMaster:
         if offset == DR:
             self._transfer(value)
         else:
+            if offset == CR1:
+                self._check_mode(value)
             if offset == CR2 and value & 0x3:
                 raise UnsupportedRegisterError(
                     self.name, offset, "write", "SPI DMA is not modelled; move bytes through DR"
@@ -80,6 +85,15 @@ class SpiMaster:
             self._registers.write(offset, width, value)
             self._update_slave_select()
         self._update_interrupt()
+
+    def _check_mode(self, control: int) -> None:
+        hint = ""
+        if control & (CR1_RXONLY | CR1_CRCEN | CR1_BIDIMODE):
+            hint = "RXONLY, CRCEN and BIDIMODE are not modelled; use full duplex without CRC"
+        elif control & CR1_SPE and bool(control & CR1_CPOL) != bool(control & CR1_CPHA):
+            hint = "the chips on this board work in SPI modes 0 and 3: CPOL and CPHA must be equal"
+        if hint:
+            raise UnsupportedRegisterError(self.name, CR1, "write", hint)
 
     def _transfer(self, value: int) -> None:
         control = self._registers.values[CR1]

@@ -115,6 +115,38 @@ def torn(
             return TornOutcome(_mix_rows(before, after, rng))
 
 
+def torn_series(
+    before: bytes,
+    after: bytes,
+    access_size: int,
+    shape: TornShape,
+    rng: random.Random,
+    progress: float,
+) -> TornOutcome:
+    """The outcome of a series of equal operations, one behind the other, when one is torn.
+
+    Args:
+        before: the cells when the series began.
+        after: the cells as the whole series leaves them.
+        access_size: bytes that each operation of the series is to change.
+        shape: how the operation under way was torn. Those before it are done, those behind it have
+            not begun.
+        rng: where all chance comes from.
+        progress: how much of the whole time had passed, from 0.0 to 1.0.
+    """
+    length = len(before)
+    if access_size >= length:
+        return torn(before, after, shape, rng, progress)
+    passed = progress * length / access_size
+    number = min(int(passed), (length - 1) // access_size)
+    start, end = number * access_size, min(length, (number + 1) * access_size)
+    outcome = torn(before[start:end], after[start:end], shape, rng, passed - number)
+    return TornOutcome(
+        after[:start] + outcome.content + before[end:],
+        frozenset(8 * start + bit for bit in outcome.weak_bits),
+    )
+
+
 def _flip_some_bits(before: bytes, after: bytes, rng: random.Random, share: float) -> bytes:
     """`before` with about `share` of the differing bits taken from `after`, each on its own."""
     old = int.from_bytes(before, "little")

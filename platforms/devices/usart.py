@@ -7,11 +7,14 @@ empty; received characters wait in a queue until the firmware has read the one b
 from collections import deque
 from collections.abc import Callable
 
-from platforms.devices.peripheral import StorageRegisters
+from platforms.devices.peripheral import StorageRegisters, UnsupportedRegisterError
 
 SR, DR, BRR, CR1, CR2, CR3, GTPR = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x18
 SR_RXNE, SR_TC, SR_TXE = 1 << 5, 1 << 6, 1 << 7
-CR1_RE, CR1_TE, CR1_RXNEIE, CR1_TCIE, CR1_TXEIE, CR1_UE = (1 << n for n in (2, 3, 5, 6, 7, 13))
+CR1_RE, CR1_TE, CR1_IDLEIE, CR1_RXNEIE, CR1_TCIE, CR1_TXEIE, CR1_UE = (
+    1 << n for n in (2, 3, 4, 5, 6, 7, 13)
+)
+CR3_DMAR, CR3_DMAT = 1 << 6, 1 << 7
 
 RECEIVE_QUEUE_LIMIT = 4096
 
@@ -74,6 +77,14 @@ class Usart:
             if self._registers.values[CR1] & (CR1_UE | CR1_TE) == CR1_UE | CR1_TE:
                 self.on_transmit(value & 0xFF)
             return
+        if offset == CR1 and value & CR1_IDLEIE:
+            raise UnsupportedRegisterError(
+                self.name, offset, "write", "the IDLE interrupt is not modelled; use RXNEIE"
+            )
+        if offset == CR3 and value & (CR3_DMAR | CR3_DMAT):
+            raise UnsupportedRegisterError(
+                self.name, offset, "write", "USART DMA is not modelled; move bytes through DR"
+            )
         self._registers.write(offset, width, value)
         self._update_interrupt()
 

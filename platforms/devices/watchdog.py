@@ -58,8 +58,7 @@ class IndependentWatchdog:
     @property
     def timeout_ns(self) -> int:
         """From a reload to the bite, as the registers stand, in nanoseconds."""
-        divider = 4 << min(self._prescaler_code, 6)
-        return (self._reload + 1) * divider * NS_PER_S // LSI_HZ
+        return (self._reload + 1) * self._divider * NS_PER_S // LSI_HZ
 
     def reset(self) -> None:
         """A system reset stops the watchdog and restores PR and RLR."""
@@ -94,17 +93,33 @@ class IndependentWatchdog:
             case 0x00:
                 self._write_key(value & 0xFFFF)
             case 0x04:
-                if self._access_enabled:
-                    self._prescaler_code = value & 7
+                # RM0090 21.4: both can be written only while no update of them is under way.
+                if self._access_enabled and self._clock.now_ns >= self._prescaler_updated_ns:
+                    self._set_prescaler(value & 7)
                     self._prescaler_updated_ns = self._update_end_ns()
             case 0x08:
-                if self._access_enabled:
+                if self._access_enabled and self._clock.now_ns >= self._reload_updated_ns:
                     self._reload = value & MAX_RELOAD
                     self._reload_updated_ns = self._update_end_ns()
             case 0x0C:
                 pass  # SR is read-only
             case _:
                 raise UnsupportedRegisterError(self.name, offset, "write")
+
+    def start(self) -> None:
+        """Start the counter, as KEY_START does; the hardware watchdog option does so at reset."""
+        self._reload_counter()
+
+    def set_timeout(self, timeout_s: float) -> None:
+        """Set PR and RLR as firmware does, and reload the counter.
+
+        Raises InvalidArgumentError when the time is out of reach (see `registers_for`).
+        """
+        prescaler, reload = registers_for(timeout_s)
+        self.write(KR, 4, KEY_ENABLE_ACCESS)
+        self.write(PR, 4, prescaler)
+        self.write(RLR, 4, reload)
+        self.feed()
 
     def feed(self) -> None:
         """Reload the counter without that counting as a turn of the firmware's main loop."""
@@ -118,15 +133,30 @@ class IndependentWatchdog:
         # Any other key than "enable access" protects PR and RLR again.
         self._access_enabled = key == KEY_ENABLE_ACCESS
         if key == KEY_START:
-            self._reload_counter()
+            self.start()
         elif key == KEY_RELOAD:
             if self._deadline_ns is not None:
                 self._reload_counter()
             if self.on_feed is not None:
                 self.on_feed()
 
+    def _set_prescaler(self, code: int) -> None:
+        """The counter goes on from where it is, at the new rate."""
+        old_divider = self._divider
+        self._prescaler_code = code
+        if self._deadline_ns is not None:
+            left_ns = self._deadline_ns - self._clock.now_ns
+            self._set_deadline(self._clock.now_ns + left_ns * self._divider // old_divider)
+
+    @property
+    def _divider(self) -> int:
+        return 4 << min(self._prescaler_code, 6)
+
     def _reload_counter(self) -> None:
-        self._deadline_ns = self._clock.now_ns + self.timeout_ns
+        self._set_deadline(self._clock.now_ns + self.timeout_ns)
+
+    def _set_deadline(self, deadline_ns: int) -> None:
+        self._deadline_ns = deadline_ns
         if self._event is None or self._event.cancelled or self._deadline_ns < self._event.at_ns:
             self._arm(self._deadline_ns)
 

@@ -5,11 +5,13 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from io import BytesIO
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from rpc_shim.bundle.image_file import APPLICATION_BASE, FLASH_SIZE, PLATFORM, FirmwareImage
 from rpc_shim.bundle.manifest import (
@@ -20,6 +22,7 @@ from rpc_shim.bundle.manifest import (
     Part,
     parse_manifest,
 )
+from rpc_shim.bundle.signature import is_signed_by
 from rpc_shim.bundle.stream import (
     MANIFEST_FILE,
     MANIFEST_SIZE_LIMIT,
@@ -92,6 +95,8 @@ class BundleReport:
         manifest: its manifest, or None when there is none that can be read.
         files: its files as the central directory lists them.
         application: the application alone, at its address; None when it did not come whole.
+        manifest_text: the bytes of the manifest as a device gets them; empty when it gets none.
+        signatures: the signatures that a device gets (ASN.1 DER) by the number of their key.
         findings: everything there is to say, what a device stumbles over first.
     """
 
@@ -100,6 +105,16 @@ class BundleReport:
     files: tuple[BundleFile, ...]
     application: FirmwareImage | None
     findings: tuple[Finding, ...]
+    manifest_text: bytes = b""
+    signatures: Mapping[int, bytes] = field(default_factory=dict, hash=False)
+
+    def signed_with(self, key: ec.EllipticCurvePublicKey) -> tuple[int, ...]:
+        """The numbers of the signatures that are good and made with `key`."""
+        return tuple(
+            number
+            for number, signature in self.signatures.items()
+            if is_signed_by(key, signature, self.manifest_text)
+        )
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -133,7 +148,8 @@ def check_bundle(path: Path) -> BundleReport:
         return BundleReport(path, None, (), None, (Finding(Severity.ERROR, message),))
     device = _read_as_device(content)
     findings = [] if device.refusal is None else [Finding(Severity.ERROR, str(device.refusal))]
-    manifest = device.manifest
+    received = device.received
+    manifest = None if received is None else received.manifest
     files: list[BundleFile] = []
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
@@ -151,14 +167,22 @@ def check_bundle(path: Path) -> BundleReport:
         findings += _check_manifest(manifest)
     if device.application is not None:
         findings += _check_application(device.application)
-    return BundleReport(path, manifest, tuple(files), device.application, tuple(findings))
+    return BundleReport(
+        path,
+        manifest,
+        tuple(files),
+        device.application,
+        tuple(findings),
+        manifest_text=b"" if received is None else received.text,
+        signatures={} if received is None else received.signatures,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _DeviceView:
     """How far a device gets: `stopped_at` bytes, because of `refusal` unless that is None."""
 
-    manifest: Manifest | None
+    received: ManifestReceived | None
     application: FirmwareImage | None
     refusal: BundleError | None
     stopped_at: int
@@ -166,7 +190,7 @@ class _DeviceView:
 
 def _read_as_device(content: bytes) -> _DeviceView:
     reader = BundleReader(part_size_limit=lambda _part: FLASH_SIZE)
-    manifest: Manifest | None = None
+    received: ManifestReceived | None = None
     application: FirmwareImage | None = None
     refusal: BundleError | None = None
     data = bytearray()
@@ -174,7 +198,7 @@ def _read_as_device(content: bytes) -> _DeviceView:
         for event in reader.feed(content):
             match event:
                 case ManifestReceived():
-                    manifest = event.manifest
+                    received = event
                 case PartData(part, offset, chunk) if part.name == APP_PART:
                     data += chunk[max(0, part.app_offset - offset) :]
                 case PartEnd(part) if part.name == APP_PART:
@@ -184,7 +208,7 @@ def _read_as_device(content: bytes) -> _DeviceView:
         reader.finish()
     except BundleError as error:
         refusal = error
-    return _DeviceView(manifest, application, refusal, reader.offset)
+    return _DeviceView(received, application, refusal, reader.offset)
 
 
 def _find_manifest(archive: zipfile.ZipFile) -> Manifest | None:

@@ -2,13 +2,19 @@
 
 import hashlib
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+
 from platforms.errors import InvalidArgumentError
 from rpc_shim.bundle.image_file import APPLICATION_BASE, PLATFORM, FirmwareImage
 from rpc_shim.bundle.manifest import APP_PART, FLASH_BASE, FS_PART, Manifest, Part, parse_manifest
+from rpc_shim.bundle.signature import KEY_COUNT, KEY_WANTED, build_extra_field
 from rpc_shim.bundle.stream import MANIFEST_FILE, MANIFEST_SIZE_LIMIT, PATH_LIMIT
 
 BOOT_LOADER_SIZE = 0x4000
@@ -33,8 +39,11 @@ def create_bundle(  # noqa: PLR0913 - the members of a manifest, by keyword only
     platform: str = PLATFORM,
     device_layout: bool = False,
     fs: bytes | None = None,
+    signing_keys: Sequence[ec.EllipticCurvePrivateKey | None] = (),
 ) -> bytes:
     """A firmware bundle (zip) for an STM32 device. Equal arguments give equal bytes.
+
+    That is so for signed bundles, too, where the cryptography library has OpenSSL 3.2 or newer.
 
     Args:
         application: the image, at the address it is linked for.
@@ -49,10 +58,13 @@ def create_bundle(  # noqa: PLR0913 - the members of a manifest, by keyword only
             compact: the application alone, with its address as the part's `addr`, which this board
             understands and a real device does not.
         fs: a file system image for a part of its own.
+        signing_keys: the keys that sign it, in the order of the device's keys (`update.key0`, ...);
+            None where there is to be no signature.
 
     Raises:
         InvalidArgumentError: a timestamp without time zone or before 1980, a name or version that
-            cannot name a folder, or an application that is not at 0x08010000 with `device_layout`.
+            cannot name a folder, an application that is not at 0x08010000 with `device_layout`, or
+            a signing key that is not of the curve P-256 or more of them than a device has.
         ManifestError: a text that a manifest cannot carry.
     """
     folder = f"{name}-{version}"
@@ -81,14 +93,33 @@ def create_bundle(  # noqa: PLR0913 - the members of a manifest, by keyword only
     ).to_bytes()
     # What cannot be read back must not leave this function.
     parse_manifest(manifest)
-    entries = [(MANIFEST_FILE, manifest)] + [(str(part.src), files[part]) for part in files]
-    paths = [(f"{folder}/{file_name}", data) for file_name, data in entries]
-    if len(manifest) > MANIFEST_SIZE_LIMIT or max(len(path) for path, _ in paths) > PATH_LIMIT:
+    signatures = build_extra_field(_sign(manifest, signing_keys))
+    entries = [(f"{folder}/{MANIFEST_FILE}", manifest, signatures)]
+    entries += [(f"{folder}/{part.src}", data, b"") for part, data in files.items()]
+    if len(manifest) > MANIFEST_SIZE_LIMIT or max(len(path) for path, *_ in entries) > PATH_LIMIT:
         raise InvalidArgumentError(
             f"name, version and description are too long: a manifest may have "
             f"{MANIFEST_SIZE_LIMIT:,} bytes (it has {len(manifest):,}), a path {PATH_LIMIT}"
         )
-    return _stored_zip(paths, built)
+    return _stored_zip(entries, built)
+
+
+def _sign(manifest: bytes, keys: Sequence[ec.EllipticCurvePrivateKey | None]) -> dict[int, bytes]:
+    """Signatures of the manifest by the number of their key."""
+    if len(keys) > KEY_COUNT:
+        raise InvalidArgumentError(f"{len(keys)} signing keys: a device has {KEY_COUNT}")
+    try:
+        algorithm = ec.ECDSA(SHA256(), deterministic_signing=True)
+    except UnsupportedAlgorithm:  # before OpenSSL 3.2; the signatures are as good, but differ
+        algorithm = ec.ECDSA(SHA256())
+    signatures = {}
+    for number, key in enumerate(keys):
+        if key is None:
+            continue
+        if not isinstance(key.curve, ec.SECP256R1):
+            raise InvalidArgumentError(f"signing key {number} is of {key.curve.name}: {KEY_WANTED}")
+        signatures[number] = key.sign(manifest, algorithm)
+    return signatures
 
 
 def _app_part(application: FirmwareImage, *, device_layout: bool) -> tuple[Part, bytes]:
@@ -131,14 +162,18 @@ def _with_checksums(part: Part, data: bytes) -> Part:
     )
 
 
-def _stored_zip(entries: list[tuple[str, bytes]], modified: datetime) -> bytes:
-    """A zip archive without compression and with sizes in its local headers, as devices need it."""
+def _stored_zip(entries: list[tuple[str, bytes, bytes]], modified: datetime) -> bytes:
+    """A zip archive without compression and with sizes in its local headers, as devices need it.
+
+    An entry is a path, the file's content, and the extra field of local header and directory.
+    """
     archive = BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
-        for path, data in entries:
+        for path, data, extra in entries:
             entry = zipfile.ZipInfo(path, modified.timetuple()[:6])
             # The library would put the machine that packs here, and equal calls differ.
             entry.create_system = _UNIX
             entry.external_attr = _READABLE_FILE
+            entry.extra = extra
             file.writestr(entry, data)
     return archive.getvalue()

@@ -253,16 +253,9 @@ def parse_manifest(text: bytes) -> Manifest:
         ManifestError: it is not a JSON object, or a member is missing, repeated or of a wrong kind.
     """
     try:
-        document: object = json.loads(
-            text.decode("utf-8"),
-            object_pairs_hook=_object_without_repeats,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"it is not valid JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ManifestError(f"it must be a JSON object, got {_kind(document)}")
+        document = parse_json_object(text)
+    except ValueError as error:
+        raise ManifestError(str(error)) from error
     members = _Members(document, "")
     parts = members.rest.pop("parts", None)
     if not isinstance(parts, dict) or not parts:
@@ -277,6 +270,27 @@ def parse_manifest(text: bytes) -> Manifest:
         parts={name: _parse_part(name, part) for name, part in parts.items()},
         extra=members.rest,
     )
+
+
+def parse_json_object(text: bytes) -> dict[str, object]:
+    """The JSON object in `text`, in UTF-8. What readers could understand in two ways is refused.
+
+    Raises:
+        ValueError: it is something else, or an object in it has two members of one name.
+    """
+    try:
+        document: object = json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=_object_without_repeats,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not valid JSON: {error}") from error
+    if not isinstance(document, dict):
+        problem = f"it must be a JSON object, got {_kind(document)}"
+        raise ValueError(problem)  # noqa: TRY004 - the text is wrong, not the caller
+    return document
 
 
 def _parse_part(name: str, value: object) -> Part:

@@ -10,8 +10,8 @@ descriptors, files named twice, and files that never came.
 
 import hashlib
 import zlib
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from construct import Int16ul, Int32ul, Struct
@@ -25,9 +25,13 @@ from rpc_shim.bundle.manifest import (
     Part,
     parse_manifest,
 )
+from rpc_shim.bundle.signature import parse_signatures
 
 MANIFEST_FILE = "manifest.json"
 MANIFEST_SIZE_LIMIT = 8192
+EXTRA_FIELD_LIMIT = 4096
+"""Room for the manifest's signatures and what host tools put beside them, in bytes."""
+
 FILE_NAME_LIMIT = 49
 PATH_LIMIT = 255
 ENTRY_LIMIT = 64
@@ -79,9 +83,16 @@ class ManifestReceived:
 
     It comes before the checks of its parts, so that a bundle for another platform can be refused as
     such.
+
+    Attributes:
+        manifest: what it says.
+        text: the bytes of `manifest.json`, which are what has been signed.
+        signatures: the signatures beside it (ASN.1 DER) by the number of their key; not verified.
     """
 
     manifest: Manifest
+    text: bytes
+    signatures: Mapping[int, bytes] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,17 +145,21 @@ _Parsing: TypeAlias = Generator[BundleEvent | None, None, None]
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A local file header. `offset` is that of its signature in the archive."""
+    """A local file header. `offset` is that of its signature in the archive.
+
+    `extra` is the extra field of a manifest, and is empty for other files.
+    """
 
     offset: int
     path: str
     size: int
     crc32: int
     has_descriptor: bool
+    extra: bytes
 
     @property
     def file_name(self) -> str:
-        return self.path.rsplit("/", 1)[-1]
+        return _file_name(self.path)
 
 
 class BundleReader:
@@ -219,9 +234,9 @@ class BundleReader:
 
     def _parse(self) -> _Parsing:
         first = yield from self._next_entry()
-        manifest = yield from self._manifest(first)
-        yield ManifestReceived(manifest)
-        missing = _parts_by_file(manifest)
+        received = yield from self._manifest(first)
+        yield received
+        missing = _parts_by_file(received.manifest)
         taken = {MANIFEST_FILE}
         entries = 1
         while (entry := (yield from self._next_entry())) is not None:
@@ -251,7 +266,7 @@ class BundleReader:
         self._complete = True
         yield EndOfArchive(self._offset - _SIGNATURE_SIZE)
 
-    def _manifest(self, entry: _Entry | None) -> Generator[None, None, Manifest]:
+    def _manifest(self, entry: _Entry | None) -> Generator[None, None, ManifestReceived]:
         if entry is None or entry.file_name != MANIFEST_FILE:
             got = "an empty archive" if entry is None else entry.path
             raise BundleError(
@@ -269,10 +284,16 @@ class BundleReader:
         text = yield from self._take(entry.size)
         yield from self._check_crc(entry, start, zlib.crc32(text))
         try:
-            return parse_manifest(text)
+            manifest = parse_manifest(text)
         except ManifestError as error:
             error.offset = start
             raise
+        try:
+            signatures = parse_signatures(entry.extra)
+        except BundleError as error:
+            error.offset = entry.offset
+            raise
+        return ManifestReceived(manifest, text, signatures)
 
     def _part(self, entry: _Entry, part: Part) -> _Parsing:
         _check_announced(entry, part, self._part_size_limit(part))
@@ -361,16 +382,28 @@ class BundleReader:
         self._doing = "inside a file header"
         fields = LOCAL_HEADER.parse((yield from self._take(LOCAL_HEADER.sizeof())))
         path = yield from self._path(int(fields.name_length), place)
-        extra_left = int(fields.extra_length)
-        while extra_left:
-            extra_left -= len((yield from self._take(min(CHUNK_SIZE, extra_left))))
+        extra = yield from self._extra(int(fields.extra_length), path, place)
         flags = int(fields.flags)
         sizes = (int(fields.compressed_size), int(fields.uncompressed_size))
         has_descriptor = bool(flags & _FLAG_DATA_DESCRIPTOR)
         problem = _entry_problem(flags, int(fields.compression_method), sizes)
         if problem is not None:
             raise BundleError(f"{path}: {problem}", offset=place)
-        return _Entry(place, path, sizes[0], int(fields.crc32), has_descriptor)
+        return _Entry(place, path, sizes[0], int(fields.crc32), has_descriptor, extra)
+
+    def _extra(self, length: int, path: str, place: int) -> Generator[None, None, bytes]:
+        """The extra field of a manifest; that of another file is passed over."""
+        if _file_name(path) != MANIFEST_FILE:
+            while length:
+                length -= len((yield from self._take(min(CHUNK_SIZE, length))))
+            return b""
+        if length > EXTRA_FIELD_LIMIT:
+            raise BundleError(
+                f"{path} has an extra field (signatures) of {length:,} bytes, the limit is "
+                f"{EXTRA_FIELD_LIMIT:,}",
+                offset=place,
+            )
+        return (yield from self._take(length))
 
     def _path(self, length: int, place: int) -> Generator[None, None, str]:
         if length > PATH_LIMIT:
@@ -384,7 +417,7 @@ class BundleReader:
             raise BundleError(
                 f"A file name must be printable and not empty, got {path!r}", offset=place
             )
-        name = path.rsplit("/", 1)[-1]
+        name = _file_name(path)
         if len(name) > FILE_NAME_LIMIT:
             raise BundleError(
                 f"Too long file name: {name} has {len(name)} characters, the limit is "
@@ -400,6 +433,11 @@ class BundleReader:
         del self._buffer[:length]
         self._offset += length
         return data
+
+
+def _file_name(path: str) -> str:
+    """The last piece of a path: folders do not count."""
+    return path.rsplit("/", 1)[-1]
 
 
 def _entry_problem(flags: int, method: int, sizes: tuple[int, int]) -> str | None:

@@ -15,6 +15,7 @@ from platforms.clock import NS_PER_S
 from platforms.errors import OtasimError
 from rpc_shim.arguments import Arguments, flag, integer
 from rpc_shim.boot_configuration import BootConfiguration
+from rpc_shim.boot_files import BootFiles
 from rpc_shim.dispatch import BAD_REQUEST, FAILED, Call, Dispatcher, RpcError
 from rpc_shim.frame import JsonValue
 from rpc_shim.services.device import Device
@@ -33,6 +34,7 @@ class OtaService:
         dispatcher: where the methods are offered.
         device: the board.
         boot: the boot state.
+        files: the file systems.
         refuse_during_update: called with what a method is about to change; RpcError when it must
             not change now.
     """
@@ -42,10 +44,12 @@ class OtaService:
         dispatcher: Dispatcher,
         device: Device,
         boot: BootConfiguration,
+        files: BootFiles,
         refuse_during_update: Callable[[str], None],
     ) -> None:
         self._device = device
         self._boot = boot
+        self._files = files
         self._refuse_during_update = refuse_during_update
         self._access = SlotAccess(device.partitions, device.feed_watchdog)
         self._commit_deadline_ns: int | None = None
@@ -66,10 +70,19 @@ class OtaService:
         ):
             dispatcher.register(method, handler, arguments)
 
-    def start(self) -> None:
-        """The application has started: on the first boot of an update, wait for its commit."""
+    def start(self, *, is_initialised: bool) -> None:
+        """The application has started: on the first boot of an update, wait for its commit.
+
+        Args:
+            is_initialised: whether its initialisation succeeded. One that fails is the end of an
+                update, as in the original.
+        """
         state = self._boot.state_or_none
         if state is None or state.is_committed or not state.is_first_boot:
+            return
+        if not is_initialised:
+            self._device.record("initialisation-failed", slot=state.active_slot)
+            self._roll_back(f"the first start has failed: rolling back to slot {state.revert_slot}")
             return
         if state.commit_timeout:
             self._device.log(
@@ -95,7 +108,7 @@ class OtaService:
         now_ns = self._device.clock.now_ns
         if self._commit_deadline_ns is not None and now_ns >= self._commit_deadline_ns:
             self._commit_deadline_ns = None
-            self._roll_back()
+            self._commit_timed_out()
 
     # -- the boot state ---------------------------------------------------------------------------
 
@@ -106,13 +119,17 @@ class OtaService:
     def _arm(self, timeout_s: int) -> None:
         self._commit_deadline_ns = self._device.clock.now_ns + timeout_s * NS_PER_S
 
-    def _roll_back(self) -> None:
+    def _commit_timed_out(self) -> None:
         state = self._boot.state
         self._device.record("commit-timeout", slot=state.active_slot, revert_slot=state.revert_slot)
-        self._device.log(
-            f"ota: not committed within {state.commit_timeout} s: "
+        self._roll_back(
+            f"not committed within {state.commit_timeout} s: "
             f"rolling back to slot {state.revert_slot}"
         )
+
+    def _roll_back(self, why: str) -> None:
+        state = self._boot.state
+        self._device.log(f"ota: {why}")
         try:
             self._write(state.revert())
         except TransitionError as error:
@@ -216,10 +233,13 @@ class OtaService:
         if not state.is_committed:
             raise RpcError(FAILED, f"Cannot create snapshots in uncommitted state: {COMMIT_FIRST}")
         self._refuse_during_update("a snapshot")
-        number = find_slot(state)
+        number = find_slot(state, want_fs=True)
+        if number is None:
+            number = find_slot(state)
         if number is None:
             raise RpcError(FAILED, "Failed to create snapshot: no slot is free to be written")
         self._access.copy_image(state.slots[state.active_slot], state.slots[number])
+        self._files.copy(state.active_slot, number)
         state = state.snapshot_taken(number)
         timeout = call.arguments.get(COMMIT_TIMEOUT)
         if call.arguments.get(_SET_AS_REVERT):

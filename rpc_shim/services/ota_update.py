@@ -12,10 +12,12 @@ from enum import IntEnum
 from bootloader_model.boot_state import BootState
 from platforms.clock import NS_PER_S
 from platforms.errors import OtasimError
-from rpc_shim.arguments import Arguments, binary, integer, seconds, text
+from rpc_shim.arguments import Arguments, base64_bytes, integer, seconds, text
 from rpc_shim.boot_configuration import BootConfiguration
 from rpc_shim.bundle.manifest import Manifest
+from rpc_shim.bundle.signature import NO_SIGNATURES_REQUIRED, SignaturePolicy
 from rpc_shim.chunks import ChunkSequence
+from rpc_shim.config.schema import MAX_COMMIT_TIMEOUT_S
 from rpc_shim.dispatch import FAILED, Call, Dispatcher, PendingReply, RpcError
 from rpc_shim.download import ByteSource
 from rpc_shim.frame import JsonValue
@@ -23,7 +25,6 @@ from rpc_shim.services.device import Device
 from rpc_shim.update import FinishedUpdate, Update
 
 REBOOT_DELAY_MS = 100
-MAX_COMMIT_TIMEOUT_S = 30 * 24 * 3600
 MAX_UPDATE_TIMEOUT_S = 24 * 3600
 PULLED_AT_ONCE = 4096
 """Bytes taken from the network, and written, in one turn of the main loop."""
@@ -35,7 +36,7 @@ _URL = text("url", required=True)
 _TIMEOUT = seconds("timeout", maximum=MAX_UPDATE_TIMEOUT_S)
 _SIZE = integer("size", minimum=0, maximum=2**31 - 1)
 _OFFSET = integer("offset", minimum=0, maximum=2**31 - 1)
-_DATA = binary("data", required=True)
+_DATA = base64_bytes("data", required=True)
 
 _PROGRESS_STEPS = 10
 
@@ -58,12 +59,14 @@ class UpdateSettings:
         commit_timeout_s: commit timeout of an update that does not bring one; 0 = none.
         url: where to look for updates without being asked; empty = nowhere.
         interval_s: virtual seconds between two such looks; 0 = never.
+        signature_policy: the signatures a bundle must have.
     """
 
     timeout_s: int = 600
     commit_timeout_s: int = 0
     url: str = ""
     interval_s: int = 0
+    signature_policy: SignaturePolicy = NO_SIGNATURES_REQUIRED
 
 
 class _SameVersionError(OtasimError):
@@ -196,7 +199,13 @@ class UpdateService:
 
         timeout_s = timeout_s or settings.timeout_s
         self._running = _Running(
-            Update(state, self._device.partitions, self._device.log, accept),
+            Update(
+                state,
+                self._device.partitions,
+                self._device.log,
+                accept,
+                settings.signature_policy,
+            ),
             settings.commit_timeout_s if commit_timeout is None else commit_timeout,
             timeout_s,
             self._device.clock.now_ns + timeout_s * NS_PER_S,

@@ -1,4 +1,4 @@
-"""Sys.GetInfo and Sys.Reboot: the device as a whole.
+"""Sys.GetInfo, Sys.Reboot and Sys.SetDebug: the device as a whole.
 
 Names, arguments and errors are those of mongoose-os-libs/rpc-common, `mgos_rpc.c`.
 """
@@ -6,7 +6,7 @@ Names, arguments and errors are those of mongoose-os-libs/rpc-common, `mgos_rpc.
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
-from rpc_shim.arguments import Arguments, integer
+from rpc_shim.arguments import Arguments, integer, text
 from rpc_shim.dispatch import BAD_REQUEST, Call, Dispatcher, RpcError
 from rpc_shim.frame import JsonValue
 
@@ -14,6 +14,13 @@ DEFAULT_REBOOT_DELAY_MS = 100
 
 _INT32_MAX = 2**31 - 1
 _DELAY_MS = integer("delay_ms", minimum=-_INT32_MAX - 1, maximum=_INT32_MAX)
+_UDP_LOG_ADDRESS = text("udp_log_addr", conversion="%Q")
+_LEVEL = integer("level", minimum=-_INT32_MAX - 1, maximum=_INT32_MAX)
+_FILE_LEVEL = text("file_level", conversion="%Q")
+
+_NOT_IMPLEMENTED = 501
+_LOG_LEVELS = range(-1, 5)
+"""From none to verbose debugging, as `cs_log_level` of the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +70,13 @@ class System(Protocol):
         """
         ...
 
+    def set_log_level(self, level: int) -> None:
+        """Log from -1 (nothing) to 4 (everything) until the next start."""
+        ...
+
 
 def register_sys_service(dispatcher: Dispatcher, system: System) -> None:
-    """Offer `Sys.GetInfo` and `Sys.Reboot` on `dispatcher`."""
+    """Offer the three methods on `dispatcher`."""
 
     def get_info(_call: Call) -> JsonValue:
         return asdict(system.device_info())
@@ -81,5 +92,22 @@ def register_sys_service(dispatcher: Dispatcher, system: System) -> None:
         system.reboot_after(delay_ms)
         return None
 
+    def set_debug(call: Call) -> JsonValue:
+        if call.arguments.get(_UDP_LOG_ADDRESS) or call.arguments.get(_FILE_LEVEL):
+            raise RpcError(
+                _NOT_IMPLEMENTED,
+                "this device logs to its console, all of it at one level: set level alone",
+            )
+        level = call.arguments.get(_LEVEL)
+        if level is not None:
+            if level not in _LOG_LEVELS:
+                raise RpcError(
+                    BAD_REQUEST,
+                    f"invalid level: {level}, expected {_LOG_LEVELS[0]} to {_LOG_LEVELS[-1]}",
+                )
+            system.set_log_level(level)
+        return None
+
     dispatcher.register("Sys.GetInfo", get_info)
+    dispatcher.register("Sys.SetDebug", set_debug, Arguments(_UDP_LOG_ADDRESS, _LEVEL, _FILE_LEVEL))
     dispatcher.register("Sys.Reboot", reboot, Arguments(_DELAY_MS))

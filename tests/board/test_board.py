@@ -14,7 +14,7 @@ import pytest
 
 from otasim import Board, OtasimError, TornShape
 from otasim.bundle_server import BundleServer, bundle_of
-from otasim.device import DeviceSettings
+from otasim.settings import DeviceSettings
 from otasim.stories import STORIES, Story, play
 from platforms.storage import StateDirectoryError
 from rpc_shim.client import RpcClientError, RpcTimeoutError

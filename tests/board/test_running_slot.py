@@ -11,7 +11,8 @@ from bootloader_model.journal import Journal
 from bootloader_model.layout import DEFAULT_LAYOUT
 from otasim import Board
 from otasim.bundle_server import BundleServer
-from otasim.device import DeviceSettings, partitions_of
+from otasim.device import partitions_of
+from otasim.settings import DeviceSettings
 from rpc_shim.client import RpcClientError
 
 

@@ -168,7 +168,9 @@ def test_gpio_drives_a_line_as_an_output_only() -> None:
 @pytest.mark.parametrize("enable", [0, 16, 24, 26], ids=["HSI", "HSE", "PLL", "PLLI2S"])
 def test_rcc_oscillators_are_ready_when_they_are_on(enable: int) -> None:
     control = ResetClockControl()
-    control.write(rcc.CR, 4, 1 << enable)
+    control.write(rcc.CR, 4, 0x0001_0001)
+    control.write(rcc.CFGR, 4, 0 if enable == 16 else 1)  # the system runs on another one
+    control.write(rcc.CR, 4, control.read(rcc.CR, 4) | 1 << enable)
     assert control.read(rcc.CR, 4) >> (enable + 1) & 1
     control.write(rcc.CR, 4, 0)
     assert not control.read(rcc.CR, 4) >> (enable + 1) & 1
@@ -177,8 +179,19 @@ def test_rcc_oscillators_are_ready_when_they_are_on(enable: int) -> None:
 @pytest.mark.parametrize("source", [0, 1, 2])
 def test_rcc_shows_the_clock_that_was_switched_to(source: int) -> None:
     control = ResetClockControl()
+    control.write(rcc.CR, 4, 0x0101_0001)
     control.write(rcc.CFGR, 4, source)
     assert control.read(rcc.CFGR, 4) >> 2 & 3 == source
+
+
+def test_rcc_switches_to_a_clock_once_it_is_ready_and_keeps_it_on() -> None:
+    control = ResetClockControl()
+    control.write(rcc.CFGR, 4, 2)
+    assert control.read(rcc.CFGR, 4) == 2, "the PLL is off: the system stays on HSI"
+    control.write(rcc.CR, 4, 0x0100_0000)
+    assert control.read(rcc.CFGR, 4) == 2 << 2 | 2
+    control.write(rcc.CR, 4, 0)
+    assert control.read(rcc.CR, 4) == 0x0300_0000, "the clock in use cannot be switched off"
 
 
 @pytest.mark.parametrize("cause", list(ResetCause))
@@ -299,3 +312,17 @@ def test_nvic_enables_are_set_and_cleared_bit_by_bit(bits: int, word: int) -> No
     assert controller.read(0x100 + 4 * word, 4) == bits & implemented
     controller.write(0x180 + 4 * word, 4, bits >> 1)
     assert controller.read(0x180 + 4 * word, 4) == bits & implemented & ~(bits >> 1)
+
+
+@pytest.mark.parametrize(("register", "value"), [(usart.CR1, 1 << 4), (usart.CR3, 1 << 6)])
+def test_usart_refuses_what_it_does_not_model(register: int, value: int) -> None:
+    with pytest.raises(UnsupportedRegisterError, match=r"USART2\+0x") as caught:
+        Usart("USART2").write(register, 4, value)
+    assert "not modelled" in caught.value.hint
+
+
+@pytest.mark.parametrize("control", [1 << 13, 1 << 10, 1 << 15, 1 << 6 | 1, 1 << 6 | 2])
+def test_spi_refuses_what_it_does_not_model(control: int) -> None:
+    with pytest.raises(UnsupportedRegisterError) as caught:
+        SpiMaster("SPI1").write(spi.CR1, 4, control)
+    assert caught.value.hint

@@ -241,14 +241,14 @@ def test_sector_erase_covers_the_sector_and_takes_its_time(
     assert rig.read(Register.CR) & CR_STRT
     rig.pass_time(operation.duration_ns)
     assert not rig.read(Register.CR) & CR_STRT
-    assert rig.memory.wear == [int(index == number) for index in range(12)]
+    assert list(rig.memory.wear) == [int(index == number) for index in range(12)]
 
 
 def test_mass_erase(rig: Rig) -> None:
     rig.unlock()
     rig.write(Register.CR, CR_MER | X32 | CR_STRT)
     assert rig.operations[0].duration_ns == 8 * NS_PER_S
-    assert rig.memory.wear == [1] * 12
+    assert list(rig.memory.wear) == [1] * 12
 
 
 @pytest.mark.parametrize(
@@ -316,6 +316,25 @@ def test_a_reset_or_power_cut_during_an_erase_tears_it_and_locks(rig: Rig, end: 
     assert rig.memory.read(0, 1024) not in (bytes(1024), b"\xff" * 1024)
     assert rig.read(Register.CR) == CR_LOCK
     assert rig.read(Register.SR) == 0
+
+
+def test_a_power_cut_in_a_burst_tears_one_word(rig: Rig) -> None:
+    rig.unlock()
+    rig.write(Register.CR, CR_PG | X32)
+    rig.flash.program_burst(0, bytes(1024))
+    rig.pass_time(8 * 16 * NS_PER_US + 9 * NS_PER_US)
+    rig.flash.power_lost(TornShape.RANDOM_BITS, 3)
+    assert rig.memory.read(0, 32) == bytes(32)
+    assert rig.memory.read(32, 4) not in (bytes(4), b"\xff" * 4)
+    assert rig.memory.read(36, 988) == b"\xff" * 988
+
+
+def test_the_watchdog_option_counts_once_it_is_stored(rig: Rig) -> None:
+    assert not rig.flash.starts_watchdog
+    rig.unlock_options()
+    rig.write(Register.OPTCR, 0x0FFFAACC | OPTCR_OPTSTRT)
+    rig.pass_time(rig.memory.remaining_ns)
+    assert rig.flash.starts_watchdog
 
 
 def test_reset_when_idle_keeps_the_cells(rig: Rig) -> None:

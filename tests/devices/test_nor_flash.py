@@ -121,7 +121,7 @@ def test_page_program_clears_bits_takes_its_time_and_clears_the_latch() -> None:
     assert rig.status() == WEL
     rig.send("02 000010 f00f")
     assert rig.operations == [
-        FlashOperation(0, "nor", OperationKind.PROGRAM, 0x10, 2, b"\xf0\x0f", 0, 400 * NS_PER_US)
+        FlashOperation(0, "nor", OperationKind.PROGRAM, 0x10, 2, b"\xf0\x0f", 0, 400 * NS_PER_US, 2)
     ]
     rig.pass_time(400 * NS_PER_US - 1)
     assert rig.status() == BUSY | WEL
@@ -178,7 +178,7 @@ def test_chip_erase(opcode: str) -> None:
     rig.change(opcode)
     assert rig.content(0x123456, 1) == b"\xff"
     assert rig.operations[-1].duration_ns == 10 * NS_PER_S
-    assert rig.memory.wear == [1] * 1024
+    assert list(rig.memory.wear) == [1] * 1024
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from platforms.devices.torn import TornOutcome, TornShape, torn
+from platforms.devices.torn import TornOutcome, TornShape, torn, torn_series
 
 shapes = st.sampled_from(TornShape)
 seeds = st.integers(0, 2**32)
@@ -112,3 +112,18 @@ def test_a_progress_outside_its_range_is_taken_as_its_end() -> None:
     for shape in (TornShape.PREFIX, TornShape.SUFFIX, TornShape.RANDOM_BITS):
         assert tear((BEFORE, AFTER), shape, 1, -1.0).content == BEFORE
         assert tear((BEFORE, AFTER), shape, 1, 2.0).content == AFTER
+
+
+@given(pairs(), st.integers(1, 40), shapes, seeds, progresses)
+def test_of_a_series_only_the_one_under_way_is_torn(
+    pair: tuple[bytes, bytes], size: int, shape: TornShape, seed: int, progress: float
+) -> None:
+    before, after = pair
+    outcome = torn_series(before, after, size, shape, random.Random(seed), progress)  # noqa: S311
+    length = len(before)
+    torn_at = min(int(progress * length / size), max(0, (length - 1) // size)) * size
+    assert outcome.content[:torn_at] == after[:torn_at]
+    assert outcome.content[torn_at + size :] == before[torn_at + size :]
+    assert all(torn_at <= bit // 8 < torn_at + size for bit in outcome.weak_bits)
+    for old, new, result in zip(before, after, outcome.content, strict=True):
+        assert (result ^ old) & ~(old ^ new) == 0

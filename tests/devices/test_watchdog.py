@@ -129,6 +129,8 @@ class Life(RuleBasedStateMachine):
         self.bench = Bench()
         self.deadline_ns: int | None = None
         self.expected: list[int] = []
+        self.prescaler = 0
+        self.update_ends_ns = 0
 
     @rule()
     def start(self) -> None:
@@ -146,6 +148,14 @@ class Life(RuleBasedStateMachine):
         self.bench.write(KR, ACCESS)
         self.bench.write(PR, prescaler)
         self.bench.write(RLR, reload)  # the running count goes on until the next reload
+        now_ns = self.bench.clock.now_ns
+        if now_ns < self.update_ends_ns:
+            return
+        self.update_ends_ns = now_ns + 5 * NS_PER_S // LSI_HZ
+        if self.deadline_ns is not None:
+            before, after = (4 << min(code, 6) for code in (self.prescaler, prescaler))
+            self.deadline_ns = now_ns + (self.deadline_ns - now_ns) * after // before
+        self.prescaler = prescaler
 
     @rule(duration_ns=st.integers(1, 2000 * NS_PER_MS))
     def wait(self, duration_ns: int) -> None:
@@ -159,6 +169,7 @@ class Life(RuleBasedStateMachine):
     def system_reset(self) -> None:
         self.bench.watchdog.reset()
         self.deadline_ns = None
+        self.prescaler = self.update_ends_ns = 0
 
     @invariant()
     def bites_are_those_expected(self) -> None:
@@ -167,3 +178,27 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
+
+
+def test_a_new_prescaler_counts_from_where_the_counter_is() -> None:
+    bench = Bench()
+    bench.write(KR, START)  # 4096 cycles of 4 / 32 kHz: 512 ms
+    bench.advance(256 * NS_PER_MS)
+    bench.write(KR, ACCESS)
+    bench.write(PR, 2)  # the 2048 cycles that are left take four times as long
+    bench.advance(1024 * NS_PER_MS - 1)
+    assert bench.bites == []
+    bench.advance(1)
+    assert bench.bites == [1280 * NS_PER_MS]
+
+
+@pytest.mark.parametrize(("register", "flag"), [(PR, 1), (RLR, 2)])
+def test_a_register_is_not_written_while_its_update_is_under_way(register: int, flag: int) -> None:
+    bench = Bench()
+    bench.write(KR, ACCESS)
+    bench.write(register, 1)
+    bench.write(register, 2)
+    assert (bench.read(register), bench.read(SR)) == (1, flag)
+    bench.advance(5 * NS_PER_S // LSI_HZ)
+    bench.write(register, 2)
+    assert bench.read(register) == 2

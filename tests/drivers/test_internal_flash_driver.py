@@ -102,7 +102,7 @@ def test_erase_covers_sectors_of_every_size(rig: Rig) -> None:
     rig.driver.program(0x10000, bytes(16))
     start_ns = rig.clock.now_ns
     rig.driver.erase(0xC000, 0x34000)
-    assert rig.memory.wear == [0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    assert list(rig.memory.wear) == [0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0]
     assert rig.clock.now_ns - start_ns == (250 + 550 + 1000) * NS_PER_MS
     assert rig.driver.read(0x10000, 16) == b"\xff" * 16
     assert rig.locked

@@ -17,6 +17,7 @@ NAMES = [
     "hardfault-2.2",
     "no-feed-2.4",
     "no-main-loop-2.3",
+    "own-rpc-1.0",
     "sample-1.0",
     "sample-2.0",
     "sample-3.0",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from platforms import storage
 from platforms.clock import Clock
+from platforms.models import make_models
 from platforms.storage import StateDirectoryError
 
 WRITER = """
@@ -32,6 +33,14 @@ def test_what_is_written_is_there_the_next_time(tmp_path: Path) -> None:
         cells.internal_options[0] = 2
     with storage.in_directory(tmp_path, pytest.fail) as cells:
         assert (cells.nor[5], cells.internal_options[0]) == (1, 2)
+
+
+def test_wear_is_kept(tmp_path: Path) -> None:
+    for erased in (1, 2):
+        with storage.in_directory(tmp_path, storage.in_memory) as cells:
+            memory = make_models(Clock(), cells).internal_flash.memory
+            memory.begin_erase(0, 0x4000, 1)
+            assert list(memory.wear[:2]) == [erased, 0]
 
 
 def test_a_killed_process_has_lost_nothing_it_told_of(tmp_path: Path) -> None:
@@ -117,7 +126,7 @@ with storage.in_directory(Path(sys.argv[1]), new_board):
 """
 
 
-@pytest.mark.parametrize("steps", range(9))
+@pytest.mark.parametrize("steps", range(13))
 def test_a_board_that_is_killed_while_it_is_made_is_made_by_the_next(
     tmp_path: Path, steps: int
 ) -> None:
@@ -127,7 +136,7 @@ def test_a_board_that_is_killed_while_it_is_made_is_made_by_the_next(
         text=True,
         check=False,
     )
-    killed = steps < 8
+    killed = steps < 12
     assert done.returncode == (-signal.SIGKILL if killed else 0), done.stderr
     assert done.stdout == ("" if killed else "made\n")
 

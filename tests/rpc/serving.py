@@ -3,12 +3,12 @@
 import os
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rpc_shim.dispatch import Call, Dispatcher, PendingReply
+from rpc_shim.dispatch import Call, Dispatcher, Guard, PendingReply, allow_everything
 from rpc_shim.frame import JsonValue
 from rpc_shim.links.pty import PtyLink
 from rpc_shim.services.rpc import register_rpc_service
@@ -29,14 +29,19 @@ class ServedDevice:
 
 
 @contextmanager
-def serve(symlink: Path | None = None) -> Iterator[ServedDevice]:
+def serve(
+    symlink: Path | None = None,
+    *,
+    guard: Guard = allow_everything,
+    register: Callable[[Dispatcher], None] = register_rpc_service,
+) -> Iterator[ServedDevice]:
     """A device that answers and talks on its console between any two answers until the end."""
     wake, stop = os.pipe()
     with PtyLink(symlink) as link:
         device = ServedDevice(link.port)
         output = HostOutput(link.write)
-        dispatcher = Dispatcher("dev", output.write_line)
-        register_rpc_service(dispatcher)
+        dispatcher = Dispatcher("dev", output.write_line, guard)
+        register(dispatcher)
         dispatcher.register("Echo", device.echo)
         dispatcher.register("Later", lambda call: device.waiting.append(call.defer()))
         channel = UartChannel(dispatcher, output, device.console.extend)

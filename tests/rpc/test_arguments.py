@@ -1,3 +1,5 @@
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from rpc_shim.arguments import (
     Argument,
     ArgumentError,
     Arguments,
+    base64_bytes,
     flag,
     integer,
     seconds,
@@ -18,6 +21,7 @@ URL = text("url", required=True, max_length=20)
 TIMEOUT = seconds("commit_timeout", maximum=2_592_000)
 SLOT = integer("slot", minimum=-1, maximum=3)
 FORCE = flag("force")
+DATA = base64_bytes("data")
 UPDATE = Arguments(URL, TIMEOUT)
 
 
@@ -25,6 +29,9 @@ def test_format_is_the_devices() -> None:
     assert UPDATE.format == "{url: %T, commit_timeout: %d}"
     assert Arguments(FORCE, SLOT, text("s", conversion="%Q")).format == (
         "{force: %B, slot: %d, s: %Q}"
+    )
+    assert Arguments(integer("n", minimum=0, maximum=1, conversion="%ld"), DATA).format == (
+        "{n: %ld, data: %V}"
     )
     assert NO_ARGUMENTS.format == ""
 
@@ -60,6 +67,8 @@ def test_a_list_is_refused_where_names_are_needed_and_ignored_elsewhere() -> Non
         (SLOT, 3.0, 3),
         (FORCE, False, False),
         (URL, "u" * 20, "u" * 20),
+        (DATA, "", b""),
+        (DATA, "AAEC/+8=", b"\x00\x01\x02\xff\xef"),
     ],
 )
 def test_accepted(argument: Argument[object], given_value: JsonValue, value: object) -> None:
@@ -96,6 +105,13 @@ def test_accepted(argument: Argument[object], given_value: JsonValue, value: obj
         (URL, 5, "url must be a string of 1 to 20 characters, got 5"),
         (URL, "", "got ''"),
         (URL, "u" * 21, "got 'uuu"),
+        (DATA, "AAE", "data must be bytes in base64, padded with =, got 'AAE'"),
+        (DATA, "AA-_", "got 'AA-_'"),
+        (DATA, "AA==AAAA", "got 'AA==AAAA'"),
+        (DATA, "=", "got '='"),
+        (DATA, "AA\n==", "got 'AA"),
+        (DATA, "\u0410\u0410==", "got '"),
+        (DATA, 5, "got 5"),
     ],
 )
 def test_refused(argument: Argument[object], given_value: JsonValue, message: str) -> None:
@@ -112,8 +128,18 @@ def test_undeclared() -> None:
     assert UPDATE.undeclared(None) == []
 
 
+@given(st.binary(), st.data())
+def test_base64(content: bytes, data: st.DataObject) -> None:
+    text = base64.b64encode(content).decode()
+    assert Arguments(DATA).check({"data": text}).require(DATA) == content
+    position = data.draw(st.integers(0, len(text)))
+    wrong = data.draw(st.sampled_from(" \n-_.\xe9"))
+    with pytest.raises(ArgumentError):
+        Arguments(DATA).check({"data": text[:position] + wrong + text[position:]})
+
+
 @given(
-    st.sampled_from([URL, TIMEOUT, SLOT, FORCE]),
+    st.sampled_from([URL, TIMEOUT, SLOT, FORCE, DATA]),
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just([]),
 )
 def test_nothing_but_argument_errors(argument: Argument[object], value: JsonValue) -> None:

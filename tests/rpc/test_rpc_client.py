@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpc_shim.client import (
+    Credentials,
     Framing,
     PortError,
     RpcClient,
@@ -56,6 +57,51 @@ def test_request_is_a_line_of_json_with_its_crc() -> None:
     client, written = answered(b'{"id":1,"result":null}\n')
     client.call("A.B", {"x": [1]})
     assert written == framed('{"src":"otasim","id":1,"method":"A.B","params":{"x":[1]}}') + b"\n"
+
+
+CHALLENGE = {"auth_type": "digest", "nonce": 5, "nc": 1, "realm": "RPC", "algorithm": "MD5"}
+
+
+def test_a_challenge_is_answered_by_the_same_request_with_a_proof() -> None:
+    message = json.dumps(CHALLENGE)
+    refused = json.dumps({"id": 1, "error": {"code": 401, "message": message}}).encode() + b"\n"
+    stream = ScriptedStream([refused, b'{"id":1,"result":5}\n'])
+    client = RpcClient(
+        stream, credentials=Credentials("alice", "secret"), monotonic=lambda: stream.now_s
+    )
+    assert client.call("A", {"x": 1}) == 5
+    first, second = (json.loads(line[:-8]) for line in stream.written.splitlines())
+    auth = second.pop("auth")
+    assert first == second
+    assert auth.keys() == {"realm", "username", "nonce", "cnonce", "algorithm", "response"}
+    assert b"secret" not in stream.written
+
+
+@pytest.mark.parametrize("credentials", [None, Credentials("alice", "secret")])
+@pytest.mark.parametrize(
+    "error", [{"code": 401, "message": "who?"}, {"code": 403, "message": json.dumps(CHALLENGE)}]
+)
+def test_other_refusals_are_not_answered(
+    credentials: Credentials | None, error: dict[str, JsonValue]
+) -> None:
+    refused = json.dumps({"id": 1, "error": error}).encode() + b"\n"
+    stream = ScriptedStream([refused, b'{"id":1,"result":5}\n'])
+    client = RpcClient(stream, credentials=credentials, monotonic=lambda: stream.now_s)
+    with pytest.raises(RpcClientError) as caught:
+        client.call("A")
+    assert caught.value.code == error["code"]
+
+
+def test_a_challenge_is_answered_once() -> None:
+    message = json.dumps(CHALLENGE)
+    refused = json.dumps({"id": 1, "error": {"code": 401, "message": message}}).encode() + b"\n"
+    stream = ScriptedStream([refused, refused, b'{"id":1,"result":5}\n'])
+    client = RpcClient(
+        stream, credentials=Credentials("alice", "wrong"), monotonic=lambda: stream.now_s
+    )
+    with pytest.raises(RpcClientError, match="error 401"):
+        client.call("A")
+    assert len(stream.written.splitlines()) == 2
 
 
 def test_ids_count_up() -> None:

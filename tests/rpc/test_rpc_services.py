@@ -28,6 +28,7 @@ class Board:
     """A dispatcher with both services, and the reboots asked for."""
 
     reboots: list[int] = field(default_factory=list)
+    log_levels: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.dispatcher = Dispatcher("dev", lambda _line: None)
@@ -39,6 +40,9 @@ class Board:
 
     def reboot_after(self, delay_ms: int) -> None:
         self.reboots.append(delay_ms)
+
+    def set_log_level(self, level: int) -> None:
+        self.log_levels.append(level)
 
     def call(self, method: str, params: dict[str, JsonValue] | None = None) -> JsonValue:
         """The result, or the error as [code, message]."""
@@ -65,6 +69,7 @@ def test_list(board: Board) -> None:
         "RPC.Ping",
         "Sys.GetInfo",
         "Sys.Reboot",
+        "Sys.SetDebug",
     ]
 
 
@@ -115,3 +120,23 @@ def test_reboot_with_a_wrong_delay(board: Board, delay_ms: JsonValue) -> None:
     assert board.reboots == []
     if delay_ms == -1:
         assert str(error[1]).startswith("invalid delay value")
+
+
+def test_debug_level(board: Board) -> None:
+    for level in (-1, 4):
+        assert board.call("Sys.SetDebug", {"level": level}) is None
+    assert board.log_levels == [-1, 4]
+    for level in (-2, 5):
+        code, message = _error(board.call("Sys.SetDebug", {"level": level}))
+        assert (code, "expected -1 to 4" in message) == (400, True)
+    for name in ("udp_log_addr", "file_level"):
+        assert _error(board.call("Sys.SetDebug", {name: "x"}))[0] == 501
+    assert board.log_levels == [-1, 4]
+
+
+def _error(answer: JsonValue) -> tuple[int, str]:
+    assert isinstance(answer, list)
+    code, message = answer
+    assert isinstance(code, int)
+    assert isinstance(message, str)
+    return code, message

@@ -1,0 +1,36 @@
+"""What a user chooses about a board, besides what is in its flash."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class RpcMode(Enum):
+    """Who answers RPC requests."""
+
+    SERVICE = "service"
+    """The board's own service, which lives in the main loop of whatever firmware runs."""
+
+    PASSTHROUGH = "passthrough"
+    """The firmware, on its UART; what comes over the network is bridged to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """What a user chooses about the device.
+
+    Attributes:
+        device_id: its name, `src` of every answer, unless its configuration says otherwise.
+        update_timeout_s: virtual seconds after which an update that has not ended fails, unless
+            its configuration says otherwise.
+        strict_original: loader and service behave as the original, soft spots included (see
+            `bootloader_model.loader.LoaderSettings`). Does not change a loader of your own.
+        service_poll_ms: for firmware that feeds no watchdog: give the RPC service a turn every so
+            many virtual milliseconds. It then answers even while the firmware hangs.
+        rpc: who answers RPC requests.
+    """
+
+    device_id: str = "otasim"
+    update_timeout_s: int = 600
+    strict_original: bool = False
+    service_poll_ms: int | None = None
+    rpc: RpcMode = RpcMode.SERVICE

@@ -1,0 +1,1 @@
+"""Who may call which method: rules, digest authentication, and the guard that applies both."""

@@ -1,0 +1,170 @@
+"""The guard of a device with access rules: lets a request through or says why not.
+
+Order and codes are those of `mgos_rpc_req_prehandler` in mongoose-os-libs/rpc-common: 403 where the
+rules deny, 401 with a challenge where they ask for a user and none is proven, 400 for
+authentication data that cannot be read, 403 for a user they do not allow. Different on purpose:
+
+- what cannot be read (rules, password file) refuses with 500; the original gives no answer for
+  rules, and over HTTP a 401;
+- a proof for another realm or by another algorithm is answered with a new challenge, which says
+  what is expected; the original answers 400 over frames and does not look over HTTP;
+- over HTTP the header's `uri` must be the request's own;
+- a proof is good once.
+"""
+
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+from platforms.clock import Clock
+from platforms.errors import OtasimError
+from rpc_shim.access.acl import (
+    ALLOW_ALL,
+    DENY_ALL,
+    AclError,
+    find_rule,
+    may_access,
+    parse_rules,
+)
+from rpc_shim.access.digest import (
+    Algorithm,
+    Challenge,
+    MalformedAuthError,
+    PasswordFile,
+    Proof,
+    is_proven,
+    parse_authorization,
+    parse_frame_auth,
+)
+from rpc_shim.access.nonces import Nonces
+from rpc_shim.config.configuration import Configuration
+from rpc_shim.config.schema import (
+    RPC_ACL,
+    RPC_ACL_FILE,
+    RPC_AUTH_ALGO,
+    RPC_AUTH_DOMAIN,
+    RPC_AUTH_FILE,
+)
+from rpc_shim.dispatch import (
+    BAD_REQUEST,
+    FORBIDDEN,
+    INTERNAL_ERROR,
+    UNAUTHENTICATED,
+    Channel,
+    HttpAuthorization,
+    RpcError,
+)
+from rpc_shim.frame import Request, describe
+
+_ALGORITHMS = (Algorithm.MD5, Algorithm.SHA_256)
+
+
+class AccessGuard:
+    """A `Guard` for one boot of the application; without access rules it allows everything.
+
+    Args:
+        configuration: read at each request, so that a change counts from the next one on.
+        read_file: contents of a file of the device by its name, None when there is none; may raise
+            an OtasimError, which lets nobody through.
+        clock: virtual time.
+        log: takes one line of text; what is wrong with rules and files is only told here.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        read_file: Callable[[str], bytes | None],
+        clock: Clock,
+        log: Callable[[str], None],
+    ) -> None:
+        self._configuration = configuration
+        self._read_file = read_file
+        self._log = log
+        self._nonces = Nonces(clock)
+        # A proof is good for one HTTP request, but for all the calls that it makes.
+        self._proven: WeakKeyDictionary[HttpAuthorization, str] = WeakKeyDictionary()
+
+    def __call__(self, request: Request, channel: Channel) -> None:
+        """Return when the request may be carried out; `RpcError` says why it may not."""
+        try:
+            acl = self._acl_for(request.method, channel.kind)
+        except AclError as error:
+            self._log(f"access: all calls are refused: {error}")
+            raise RpcError(INTERNAL_ERROR, "the access rules cannot be used") from error
+        if acl in (ALLOW_ALL, f"+{ALLOW_ALL}"):
+            return
+        if acl == DENY_ALL:
+            raise RpcError(FORBIDDEN, "unauthorized")
+        user = self._proven_user(request, channel)
+        if not may_access(user, acl):
+            raise RpcError(FORBIDDEN, "unauthorized")
+
+    def _acl_for(self, method: str, channel: str) -> str:
+        """Who may call: what the first rule that applies says."""
+        acl = self._configuration.get(RPC_ACL)
+        acl_file = self._configuration.get(RPC_ACL_FILE)
+        if acl and acl_file:
+            raise AclError("both rpc.acl and rpc.acl_file are set: expected one of them")
+        if acl.startswith("@"):
+            acl_file = acl.removeprefix("@")
+        if acl_file:
+            data = self._read(acl_file)
+            if data is None:
+                raise AclError(f"the file {describe(acl_file)} cannot be read")
+            acl = data.decode("utf-8", "replace")
+        elif not acl:
+            return ALLOW_ALL
+        rule = find_rule(parse_rules(acl), method, channel)
+        return DENY_ALL if rule is None else rule.acl
+
+    def _proven_user(self, request: Request, channel: Channel) -> str:
+        auth_file = self._configuration.get(RPC_AUTH_FILE)
+        realm = self._configuration.get(RPC_AUTH_DOMAIN)
+        algorithm = _ALGORITHMS[self._configuration.get(RPC_AUTH_ALGO)]
+        stale = False
+        if channel.authorization is not None and channel.authorization in self._proven:
+            return self._proven[channel.authorization]
+        if auth_file and realm:
+            proofs = _proofs(request, channel)
+            passwords = self._passwords(auth_file) if proofs else PasswordFile({})
+            for proof in proofs:
+                if is_proven(proof, passwords, realm, algorithm):
+                    if self._nonces.is_fresh(proof):
+                        self._nonces.mark_used(proof)
+                        if channel.authorization is not None and request.auth is None:
+                            self._proven[channel.authorization] = proof.username
+                        return proof.username
+                    stale = True
+        challenge = Challenge(realm, algorithm, self._nonces.issue(), stale=stale)
+        raise RpcError(UNAUTHENTICATED, challenge.as_message())
+
+    def _passwords(self, name: str) -> PasswordFile:
+        data = self._read(name)
+        if data is None:
+            self._log(f"access: the password file {describe(name)} cannot be read")
+            raise RpcError(INTERNAL_ERROR, "failed to open password file")
+        passwords = PasswordFile.parse(data)
+        if passwords.problems:
+            self._log(
+                f"access: {len(passwords.problems)} bad lines in {describe(name)}, "
+                f"the first: {passwords.problems[0]}"
+            )
+        return passwords
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return self._read_file(name)
+        except OtasimError as error:
+            self._log(f"access: {describe(name)}: {error}")
+            return None
+
+
+def _proofs(request: Request, channel: Channel) -> list[Proof]:
+    """What the client offers: in the frame, and in HTTP's header."""
+    try:
+        proofs = [] if request.auth is None else [parse_frame_auth(request.auth)]
+        if channel.authorization is not None:
+            from_header = parse_authorization(channel.authorization)
+            proofs += [] if from_header is None else [from_header]
+    except MalformedAuthError as error:
+        raise RpcError(BAD_REQUEST, f"bad request: {error}") from error
+    return proofs

@@ -1,0 +1,236 @@
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import aiohttp
+import pytest
+
+from rpc_shim.links.http import WEBSOCKET_PROTOCOL, HttpSettings
+from rpc_shim.links.sockets import MAX_UNSENT
+from tests.links.fake_board import MAX_FRAME_SIZE, WAIT_S, FakeBoard, frame, running, wait_until
+from tests.links.test_tcp import send_forever
+
+Socket = aiohttp.ClientWebSocketResponse
+
+
+@pytest.fixture
+def board() -> Iterator[FakeBoard]:
+    with running(HttpSettings()) as board:
+        yield board
+
+
+@contextlib.asynccontextmanager
+async def connected(board: FakeBoard, *protocols: str, **headers: str) -> AsyncIterator[Socket]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(
+            board.url("ws"), protocols=protocols, headers=headers, autoping=False, max_msg_size=0
+        ) as websocket,
+    ):
+        yield websocket
+
+
+def talk(conversation: Callable[[], Awaitable[None]]) -> None:
+    async def with_deadline() -> None:
+        async with asyncio.timeout(WAIT_S):
+            await conversation()
+
+    asyncio.run(with_deadline())
+
+
+def test_one_text_message_a_frame_both_ways(board: FakeBoard) -> None:
+    async def conversation() -> None:
+        async with connected(board) as websocket:
+            assert websocket.protocol is None
+            for number in range(50):
+                await websocket.send_str(frame("Echo", number, params={"a": "\u00e4"}).decode())
+            await websocket.send_str('{"id":50,"method":"Echo","params":{"a":"\u00e4"}}')
+            for number in range(51):
+                answer = json.loads(await websocket.receive_str())
+                assert (answer["id"], answer["result"]) == (number, {"a": "\u00e4"})
+
+    talk(conversation)
+
+
+@pytest.mark.parametrize(
+    ("offered", "accepted"),
+    [
+        ((WEBSOCKET_PROTOCOL,), WEBSOCKET_PROTOCOL),
+        (("other", WEBSOCKET_PROTOCOL), WEBSOCKET_PROTOCOL),
+        (("other",), None),
+    ],
+)
+def test_the_protocol_is_accepted_when_it_is_offered(
+    board: FakeBoard,
+    offered: tuple[str, ...],
+    accepted: str | None,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As without pytest, which gives every logger a handler.
+    monkeypatch.setattr(logging.getLogger("aiohttp.websocket"), "propagate", False)
+
+    async def conversation() -> None:
+        async with connected(board, *offered) as websocket:
+            assert websocket.protocol == accepted
+            await websocket.send_str(frame("Echo").decode())
+            assert json.loads(await websocket.receive_str())["id"] == 1
+
+    talk(conversation)
+    assert capfd.readouterr().err == ""
+
+
+def test_the_channel(board: FakeBoard) -> None:
+    async def conversation() -> None:
+        async with connected(board, Authorization="Digest whatever") as websocket:
+            await websocket.send_str(frame("RPC.Ping").decode())
+            info = json.loads(await websocket.receive_str())["result"]["channel_info"]
+            assert info.startswith("127.0.0.1:")
+
+    talk(conversation)
+    assert board.device is not None
+    (channel,) = board.device.channels
+    assert channel.kind == "WS"
+    assert channel.authorization is not None
+    assert (channel.authorization.method, channel.authorization.uri) == ("GET", "/rpc")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '"' * 100, "\u00e4", '{"id":1}', "[" * 4000])
+def test_what_is_no_request(board: FakeBoard, text: str) -> None:
+    async def conversation() -> None:
+        async with connected(board) as websocket:
+            await websocket.send_str(text)
+            await websocket.send_str(frame("Echo", 7).decode())
+            while json.loads(await websocket.receive_str())["id"] != 7:
+                pass
+
+    talk(conversation)
+
+
+async def closing_code(websocket: Socket) -> int | None:
+    assert (await websocket.receive()).type is aiohttp.WSMsgType.CLOSE
+    return websocket.close_code
+
+
+def test_messages_that_end_the_connection(board: FakeBoard) -> None:
+    async def conversation() -> None:
+        longest = '{"id":1,"method":"Echo","params":{"x":"%s"}}'
+        longest %= "y" * (MAX_FRAME_SIZE - len(longest) + 2)
+        assert len(longest) == MAX_FRAME_SIZE
+        async with connected(board) as websocket:
+            await websocket.send_str(longest)
+            assert json.loads(await websocket.receive_str())["id"] == 1
+            await websocket.send_str(longest + " ")
+            assert await closing_code(websocket) == 1009
+        async with connected(board) as websocket:
+            await websocket.send_bytes(frame("Echo"))
+            assert await closing_code(websocket) == 1003
+        async with connected(board) as websocket:
+            await websocket.send_frame(b"\xff\xfe", aiohttp.WSMsgType.TEXT)
+            assert await closing_code(websocket) == 1007
+
+    talk(conversation)
+
+
+def test_a_ping_is_answered_in_a_turn(board: FakeBoard) -> None:
+    async def conversation() -> None:
+        async with connected(board) as websocket:
+            board.hang()
+            await websocket.ping(b"hello")
+            with pytest.raises(TimeoutError):  # an answer would come at once
+                await websocket.receive(0.2)
+            board.go_on()
+            pong = await websocket.receive()
+            assert (pong.type, pong.data) == (aiohttp.WSMsgType.PONG, b"hello")
+
+    talk(conversation)
+
+
+def test_an_answer_for_a_client_that_has_gone(board: FakeBoard) -> None:
+    async def conversation() -> None:
+        async with connected(board) as websocket:
+            await websocket.send_str(frame("Later").decode())
+            wait_until(lambda: bool(board.device and board.device.waiting), "the call")
+        board.answer_all()
+        async with connected(board) as websocket:
+            await websocket.send_str(frame("Echo").decode())
+            assert json.loads(await websocket.receive_str())["id"] == 1
+
+    talk(conversation)
+
+
+def test_a_client_that_does_not_read_is_disconnected(board: FakeBoard) -> None:
+    handshake = (
+        b"GET /rpc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    text = frame("Big", params={"size": MAX_UNSENT})
+    with socket.create_connection(board.address("http"), WAIT_S) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(handshake)
+        assert client.recv(3) == b"HTT"
+        message = b"\x81" + bytes([0x80 | len(text)]) + b"\0\0\0\0" + text
+        with pytest.raises(ConnectionError):
+            send_forever(client, message)
+    wait_until(lambda: board.logged("does not read its answers: disconnected"), "the log line")
+
+
+def test_a_reset_breaks_connections(board: FakeBoard) -> None:
+    async def conversation() -> None:
+        async with connected(board) as websocket:
+            await websocket.send_str(frame("Later").decode())
+            wait_until(lambda: bool(board.device and board.device.waiting), "the call")
+            board.reset()
+            ended = await websocket.receive()
+            assert ended.type in {aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
+
+    talk(conversation)
+
+
+def test_an_answer_given_right_before_a_reset_arrives(board: FakeBoard) -> None:
+    async def conversation() -> None:
+        async with connected(board) as websocket:
+            await websocket.send_str(frame("Later").decode())
+            wait_until(lambda: bool(board.device and board.device.waiting), "the call")
+
+            def answer_and_reset() -> None:
+                assert board.device is not None
+                board.device.waiting[0].result("at last")
+                board.network.application_ended()
+
+            board.do(answer_and_reset)
+            assert json.loads(await websocket.receive_str())["result"] == "at last"
+        board.start()
+
+    for _ in range(10):
+        talk(conversation)
+
+
+def test_a_hundred_clients_at_once(board: FakeBoard) -> None:
+    async def one(number: int) -> None:
+        async with connected(board) as websocket:
+            for each in range(5):
+                await websocket.send_str(frame("Echo", 10 * number + each).decode())
+                answer = json.loads(await websocket.receive_str())
+                assert answer["id"] == 10 * number + each
+
+    async def conversation() -> None:
+        await asyncio.gather(*(one(number) for number in range(100)))
+
+    talk(conversation)
+
+
+@pytest.mark.skipif(shutil.which("mos") is None, reason="the tool `mos` is not installed")
+def test_mos(board: FakeBoard) -> None:
+    done = subprocess.run(
+        ["mos", "--port", board.url("ws"), "call", "Echo", '{"a": 1}'],
+        capture_output=True,
+        check=False,
+        timeout=WAIT_S,
+    )
+    assert json.loads(done.stdout) == {"a": 1}, done.stderr
