@@ -35,7 +35,7 @@ from platforms.devices.reset_cause import ResetCause
 from platforms.devices.torn import TornShape
 from platforms.drivers.internal_flash import InternalFlashDriver
 from platforms.drivers.nor_flash import NorFlashDriver
-from platforms.errors import OtasimError
+from platforms.errors import InvalidArgumentError, OtasimError
 from platforms.machine import Machine
 from platforms.models import make_models
 from platforms.trace import Trace
@@ -398,6 +398,11 @@ def _image_bytes(image: str | Path | bytes) -> bytes:
         return image
     if isinstance(image, str) and image in firmware.images():
         image = firmware.path(image)
+    elif isinstance(image, str) and "/" not in image and not Path(image).exists():
+        raise InvalidArgumentError(
+            f"there is neither a file nor a sample called {image!r}; the samples are "
+            f"{', '.join(firmware.images())}"
+        )
     return load_image(Path(image)).data
 
 
