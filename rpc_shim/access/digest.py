@@ -125,8 +125,9 @@ class Challenge:
         one must be the only one that matters to it.
         """
         stale = "stale=true, " if self.stale else ""
+        realm = re.sub(r'(["\\])', r"\\\1", self.realm)
         return (
-            f'Digest qop="{_QUALITY}", realm="{self.realm}", nonce="{self.nonce:x}", '
+            f'Digest qop="{_QUALITY}", realm="{realm}", nonce="{self.nonce:x}", '
             f"{stale}algorithm={self.algorithm.value}"
         )
 
@@ -145,6 +146,8 @@ class Challenge:
             return None
         if not any(algorithm == known.value for known in Algorithm):
             return None
+        if not realm.isprintable() or not realm.isascii():
+            return None  # it could not stand in a header
         return cls(realm, Algorithm(algorithm), nonce, stale=members.get("stale") is True)
 
 

@@ -26,11 +26,10 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpProcessingError, HttpVersion11, RawRequestMessage
 from aiohttp.streams import StreamReader
 
-from rpc_shim.dispatch import Channel, HttpAuthorization, RpcError
+from rpc_shim.dispatch import UNAUTHENTICATED, Channel, HttpAuthorization, RpcError
 from rpc_shim.frame import FrameError, JsonValue, parse_request
 from rpc_shim.links.mailbox import Boot
 from rpc_shim.links.rest import (
-    UNAUTHORIZED,
     Params,
     ascii_json,
     body_params,
@@ -374,7 +373,7 @@ def _response(body: bytes, status: int = 200) -> web.Response:
 
 def _unauthorized(header: str) -> web.Response:
     headers = _CORS_HEADERS | _SERVER_HEADER | {"WWW-Authenticate": header}
-    return web.Response(status=UNAUTHORIZED, headers=headers)
+    return web.Response(status=UNAUTHENTICATED, headers=headers)
 
 
 def _drop(_json: bytes) -> None:

@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl
 
-from rpc_shim.dispatch import BAD_REQUEST, NOT_FOUND, RpcError
+from rpc_shim.access.digest import Challenge
+from rpc_shim.dispatch import BAD_REQUEST, FORBIDDEN, NOT_FOUND, UNAUTHENTICATED, RpcError
 from rpc_shim.frame import (
     FrameError,
     JsonValue,
@@ -20,13 +21,9 @@ from rpc_shim.frame import (
     parse_request,
 )
 
-UNAUTHORIZED = 401
-FORBIDDEN = 403
-
 Params = Mapping[str, JsonValue] | Sequence[JsonValue] | None
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
-_TOKEN = re.compile(r"[A-Za-z0-9-]+")
 
 
 def ascii_json(text: bytes) -> bytes:
@@ -132,24 +129,6 @@ def http_status(code: int) -> int:
 
 
 def challenge(error: RpcError) -> str | None:
-    """The `WWW-Authenticate` header that says what error 401 says in a frame, if it says it.
-
-    Its algorithm comes last: `mos` takes a comma for part of an unquoted value.
-    """
-    if error.code != UNAUTHORIZED:
-        return None
-    try:
-        members = json.loads(error.message)
-    except ValueError:
-        return None
-    if not isinstance(members, dict) or members.get("auth_type") != "digest":
-        return None
-    nonce, realm = members.get("nonce"), members.get("realm")
-    algorithm = members.get("algorithm", "MD5")
-    if not isinstance(nonce, int) or not isinstance(realm, str) or not isinstance(algorithm, str):
-        return None
-    if not realm.isprintable() or not realm.isascii() or not _TOKEN.fullmatch(algorithm):
-        return None
-    quoted = re.sub(r'(["\\])', r"\\\1", realm)
-    stale = "stale=true, " if members.get("stale") is True else ""
-    return f'Digest qop="auth", realm="{quoted}", nonce="{nonce:x}", {stale}algorithm={algorithm}'
+    """The `WWW-Authenticate` header that says what error 401 says in a frame, if it says it."""
+    asked = Challenge.parse(error.message) if error.code == UNAUTHENTICATED else None
+    return None if asked is None else asked.as_header()

@@ -2,7 +2,7 @@
 
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
@@ -19,13 +19,6 @@ from otasim.stories import STORIES, Story, play
 from platforms.storage import StateDirectoryError
 from rpc_shim.client import RpcClientError, RpcTimeoutError
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[BundleServer]:
-    with BundleServer() as bundles:
-        yield bundles
-
-
 NewBoard = Callable[..., Board]
 
 
@@ -33,13 +26,6 @@ NewBoard = Callable[..., Board]
 def new_board(engine: str) -> NewBoard:
     """Makes boards on each engine in turn."""
     return partial(Board, engine=engine)
-
-
-@pytest.fixture
-def board(new_board: NewBoard) -> Iterator[Board]:
-    with new_board() as made:
-        made.run(0.5)
-        yield made
 
 
 def boot_state(board: Board) -> tuple[object, object, object]:

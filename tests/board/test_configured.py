@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import ssl
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_address
@@ -27,19 +26,6 @@ from rpc_shim.client import RpcClientError
 from rpc_shim.frame import JsonValue
 
 INTERVAL_S = 100
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[BundleServer]:
-    with BundleServer() as bundles:
-        yield bundles
-
-
-@pytest.fixture
-def board(engine: str) -> Iterator[Board]:
-    with Board(engine=engine) as made:
-        made.run(0.5)
-        yield made
 
 
 def configure(board: Board, **settings: JsonValue) -> None:

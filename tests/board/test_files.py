@@ -1,7 +1,6 @@
 """Files on the whole board: kept, carried over and brought by updates, safe from power cuts."""
 
 import base64
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -15,19 +14,6 @@ from rpc_shim.bundle.fs_image import make_fs_image
 from rpc_shim.bundle.image_file import load_image
 from rpc_shim.client import RpcClientError, RpcTimeoutError
 from rpc_shim.frame import JsonValue
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[BundleServer]:
-    with BundleServer() as bundles:
-        yield bundles
-
-
-@pytest.fixture
-def board(engine: str) -> Iterator[Board]:
-    with Board(engine=engine) as made:
-        made.run(0.5)
-        yield made
 
 
 def put(board: Board, name: str, content: bytes) -> None:

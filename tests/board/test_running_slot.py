@@ -1,6 +1,6 @@
 """The service on the whole board, when the slot that runs is not the one that the state names."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,19 +14,6 @@ from otasim.bundle_server import BundleServer
 from otasim.device import partitions_of
 from otasim.settings import DeviceSettings
 from rpc_shim.client import RpcClientError
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[BundleServer]:
-    with BundleServer() as bundles:
-        yield bundles
-
-
-@pytest.fixture
-def board(engine: str) -> Iterator[Board]:
-    with Board(engine=engine) as made:
-        made.run(0.5)
-        yield made
 
 
 def rewrite(board: Board, change: Callable[[BootState], BootState]) -> None:
