@@ -8,18 +8,21 @@ the processor is halted at once, and what is left of Renode's run is no time of 
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from platforms.clock import NS_PER_MS, NS_PER_US, Clock
 from platforms.description import BoardDescription
-from platforms.devices.interrupt_controller import BUS_FAULT, HARD_FAULT, NMI, USAGE_FAULT
+from platforms.devices.device_signature import DeviceSignature
 from platforms.devices.peripheral import UnsupportedHardwareError
 from platforms.devices.reset_cause import ResetCause
 from platforms.devices.system_control import DataWatchpointUnit
 from platforms.engines.bus import PeripheralBus
-from platforms.engines.entries import CONTROLLER
+from platforms.engines.embedded.address_map import SIGNATURE_PAGE, unmodelled_region
+from platforms.engines.entries import CONTROLLER, PAGE
 from platforms.engines.protocol import (
     BoardModels,
     BusModel,
+    EngineError,
     EngineEvents,
     FaultKind,
     ProcessorFault,
@@ -28,15 +31,8 @@ from platforms.engines.renode.hardware import Hardware
 
 LONGEST_RUN_NS = 10 * NS_PER_MS
 DATA_WATCHPOINT_UNIT = 0xE000_1000
-
-# The enable bit in SHCSR of a fault's own exception, and that exception; ARMv7-M ARM B3.2.13.
-_UNESCALATED = (NMI, HARD_FAULT)
-_FAULT_EXCEPTIONS = {
-    FaultKind.UNDEFINED_INSTRUCTION: (1 << 18, USAGE_FAULT),
-    FaultKind.UNMAPPED_READ: (1 << 17, BUS_FAULT),
-    FaultKind.UNMAPPED_WRITE: (1 << 17, BUS_FAULT),
-    FaultKind.UNMAPPED_FETCH: (1 << 17, BUS_FAULT),
-}
+MOST_FAULTS_AT_ONCE = 64  # Renode's time moves on in steps of many instructions
+_LOADS_AND_STORES = (FaultKind.UNMAPPED_READ, FaultKind.UNMAPPED_WRITE)
 
 
 class RenodeEngine:
@@ -55,6 +51,7 @@ class RenodeEngine:
         self._events = events
         self._flash = models.flash
         self.attention: Callable[[], None] = lambda: None
+        self._wiring = True  # Renode is put together, reset or taken apart: what it touches is void
         self._origin_ns = 0  # the board's time when Renode's was 0
         self._released = False
         self._in_run = False
@@ -63,6 +60,9 @@ class RenodeEngine:
         self._watching = False
         self._alarm_ns: int | None = None
         self._error: BaseException | None = None
+        self._after_run: Callable[[], object] | None = None
+        self._fault_ns = 0
+        self._faults_now = 0  # at this very time
         self._stale_flash: tuple[int, int] | None = (0, len(models.flash.cells))
         bus = PeripheralBus()
         for model in models.bus:
@@ -70,11 +70,22 @@ class RenodeEngine:
         frequency_hz = description.only(CONTROLLER).number("systickFrequency")
         self._cycle_counter = DataWatchpointUnit(clock, frequency_hz)
         bus.attach(BusModel(DATA_WATCHPOINT_UNIT, 0x1000, self._cycle_counter))
-        self._hardware = Hardware(description, models, bus, self._access, self._bus_fault)
+        bus.attach(BusModel(SIGNATURE_PAGE, PAGE, DeviceSignature(len(models.flash.cells))))
+        self._open: Hardware | None = Hardware(
+            description, models, bus, self._access, self._stack_fault
+        )
         self._hardware.on_console_output(self._note_output)
         self._hardware.on_reset_request(self._note_reset_request)
-        self._hardware.on_fault(lambda kind: self._take_fault(kind, None))
         self._hardware.on_alarm(self._note_alarm)
+        self._hardware.faults.guard(description, self._take_access_fault)
+        self._hardware.faults.on_fault(self._take_own_fault)
+        self._wiring = False
+
+    @property
+    def _hardware(self) -> Hardware:
+        if self._open is None:
+            raise EngineError("this board is closed: make another one")
+        return self._open
 
     # -- the engine protocol ----------------------------------------------------------------------
 
@@ -86,7 +97,7 @@ class RenodeEngine:
             self._reset_due = True  # Renode resets between runs
             self._hardware.hold()
         else:
-            self._hardware.reset()
+            self._reset_hardware()
 
     def power_lost(self, seed: int) -> None:
         """RAM comes up with chance content; firmware must not count on zeros or on the past."""
@@ -103,6 +114,7 @@ class RenodeEngine:
     def run_until(self, deadline_ns: int) -> None:
         """Run until virtual time reaches `deadline_ns` or `stop` is called."""
         clock = self.clock
+        _ = self._hardware  # EngineError when the board is closed
         self._stop_requested = False
         while not self._stop_requested and clock.now_ns < deadline_ns:
             if self._released:
@@ -155,7 +167,10 @@ class RenodeEngine:
 
     def close(self) -> None:
         """Take the board out of Renode."""
-        self._hardware.close()
+        if self._open is not None:
+            self._wiring = True
+            hardware, self._open = self._open, None
+            hardware.close()
 
     # -- tools ------------------------------------------------------------------------------------
 
@@ -182,15 +197,23 @@ class RenodeEngine:
             self._hardware.run_for(max(NS_PER_US, until_ns - self.clock.now_ns), self.attention)
         finally:
             self._in_run = False
+        report, self._after_run = self._after_run, None
+        if report is not None:
+            report()
         if self._reset_due:
             self._reset_due = False
-            self._hardware.reset()
+            self._reset_hardware()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
         if self._stop_requested or not self._released:
             return
         self.clock.advance_to(self._origin_ns + self._hardware.now_ns)
+
+    def _reset_hardware(self) -> None:
+        self._wiring = True
+        self._hardware.reset()
+        self._wiring = False
 
     def _refresh_flash(self) -> None:
         if self._stale_flash is not None:
@@ -215,9 +238,13 @@ class RenodeEngine:
     # -- what Renode calls, on its processor's thread ---------------------------------------------
 
     def _access(self, action: Callable[[], int]) -> int:
-        """An access of the processor to a model, at its own moment of the board's time."""
-        if not (self._in_run and self._released) or self._stop_requested:
-            return 0  # wiring, a reset, or what Renode still does when it is halted already: void
+        """An access to a model; one of the processor's at its own moment of the board's time."""
+        if self._wiring:
+            return 0
+        if not (self._in_run and self._hardware.on_processor_thread):
+            return self._visit(action)
+        if not self._released or self._stop_requested:
+            return 0  # what Renode still does when it is halted already: void
         try:
             self._hardware.synchronize()
             self._follow_renode()
@@ -230,46 +257,110 @@ class RenodeEngine:
             self._watch_stores()
             self._set_alarm()
         except UnsupportedHardwareError as error:
-            counter = self._hardware.program_counter
-            self._fail(
-                UnsupportedHardwareError(
-                    f"at PC 0x{counter:08x}: {error}",
-                    address=error.address,
-                    program_counter=counter,
-                )
-            )
+            self._fail(self._located(error))
         except BaseException as error:  # noqa: BLE001 - raised again by run_until, not in .NET
             self._fail(error)
         else:
             return value
         return 0
 
-    def _bus_fault(self, kind: FaultKind, address: int) -> None:
-        self._take_fault(kind, address)
+    def _visit(self, action: Callable[[], int]) -> int:
+        """An access of somebody at the debugger, the monitor or in Python: it fails alone."""
+        try:
+            return action()
+        except Exception as error:  # noqa: BLE001 - would end the process in .NET
+            self._hardware.warn(f"not by the processor, and left out: {error}")
+            return 0
 
-    def _take_fault(self, kind: FaultKind, address: int | None) -> None:
-        """Escalate what the firmware has not enabled, as silicon does; ARMv7-M ARM B1.5.14.
-
-        Renode 1.16 leaves such a fault pending as what it is, and knows no bus fault at all.
-        """
+    def _take_own_fault(self, kind: FaultKind) -> None:
+        """The processor has found that it cannot go on."""
 
         def take() -> int:
-            counter = self._hardware.program_counter
-            fetch = kind is FaultKind.UNMAPPED_READ and address in (counter, counter + 2)
-            found = FaultKind.UNMAPPED_FETCH if fetch else kind
-            if self._hardware.exception in _UNESCALATED:
-                # ARMv7-M ARM B1.5.15: lock-up, until somebody resets.
-                self._events.fault(ProcessorFault(found, counter, address, None))
-                self._released = False
-                self._hardware.hold()
-                return 0
-            enable, own_exception = _FAULT_EXCEPTIONS.get(found, (0, HARD_FAULT))
-            exception = own_exception if self._hardware.fault_enabled(enable) else HARD_FAULT
-            self._events.fault(ProcessorFault(found, counter, address, exception))
-            self._hardware.pend(exception)
+            exception = self._exception_for(kind, None)
+            self._note_fault(kind, None, exception)
+            if exception is None:
+                self._hold_for_good()
             return 0
 
         self._access(take)
+
+    def _take_access_fault(self, kind: FaultKind, address: int) -> None:
+        """An access cannot be made: the processor goes back to before its instruction first.
+
+        Only then does its PC say where that is.
+        """
+
+        def take() -> int:
+            if kind in _LOADS_AND_STORES and unmodelled_region(address) is not None:
+                self._after_run = lambda: self._refuse(address)
+                self._stop_requested = True
+                self._hardware.hold()
+                return 0
+            exception = self._exception_for(kind, address)
+
+            def note() -> int:
+                self._note_fault(kind, address, exception)
+                return 0
+
+            if exception is None:
+                self._after_run = note
+                self._hold_for_good()
+            else:
+                self._hardware.faults.when_entered(lambda: self._access(note))
+            return 0
+
+        self._access(take)
+
+    def _exception_for(self, kind: FaultKind, address: int | None) -> int | None:
+        """What the processor is made to take, or None when it is locked up."""
+        now_ns = self.clock.now_ns
+        self._faults_now = self._faults_now + 1 if now_ns == self._fault_ns else 1
+        self._fault_ns = now_ns
+        if self._faults_now > MOST_FAULTS_AT_ONCE:
+            return None  # its handler is no code: Renode would go round and round in no time
+        return self._hardware.faults.take(kind, address)
+
+    def _refuse(self, address: int) -> NoReturn:
+        raise self._located(
+            UnsupportedHardwareError(
+                f"firmware accessed 0x{address:08x}, which this board does not model",
+                address=address,
+            )
+        )
+
+    def _located(self, error: UnsupportedHardwareError) -> UnsupportedHardwareError:
+        """`error` with the place in the code, and what the address is on the real chip."""
+        counter = self._hardware.program_counter
+        region = unmodelled_region(error.address)
+        about = f" (this is {region.name}: {region.advice})" if region else ""
+        return UnsupportedHardwareError(
+            f"at PC 0x{counter:08x}: {error}{about}",
+            address=error.address,
+            program_counter=counter,
+        )
+
+    def _stack_fault(self, kind: FaultKind, address: int) -> None:
+        """Renode found no stack where it entered or left an exception."""
+        if self._wiring or not (self._in_run and self._hardware.on_processor_thread):
+            return  # somebody looks at what is not there
+
+        def lock_up() -> int:
+            stored = kind is FaultKind.UNMAPPED_WRITE
+            found = FaultKind.STACKING if stored else FaultKind.UNSTACKING
+            self._note_fault(found, address, None)
+            self._hold_for_good()
+            return 0
+
+        self._access(lock_up)
+
+    def _note_fault(self, kind: FaultKind, address: int | None, exception: int | None) -> None:
+        counter = self._hardware.program_counter
+        self._events.fault(ProcessorFault(kind, counter, address, exception))
+
+    def _hold_for_good(self) -> None:
+        """The processor is locked up: only a reset helps."""
+        self._released = False
+        self._hardware.hold()
 
     def _note_store(self, address: int, data: bytes) -> None:
         offset = self._hardware.flash_offset(address)

@@ -2,6 +2,7 @@
 
 import ctypes
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,10 +10,16 @@ from typing import Any
 
 import System
 from Antmicro.Renode.Core.Structure import NullRegistrationPoint
+from Antmicro.Renode.Logging import Logger, LogLevel
 from Antmicro.Renode.Logging.Profiling import MemoryOperation
 from Antmicro.Renode.Peripherals.Bus import Access as BusAccess
 from Antmicro.Renode.Peripherals.Bus import BusHookDelegate, BusRangeRegistration, SysbusAccessWidth
-from Antmicro.Renode.Peripherals.CPU import MemoryAccessHook, RegisterValue
+from Antmicro.Renode.Peripherals.CPU import (
+    HaltArguments,
+    HaltReason,
+    MemoryAccessHook,
+    RegisterValue,
+)
 from Antmicro.Renode.Peripherals.Timers import LimitTimer
 from Antmicro.Renode.Time import Direction, TimeInterval, WorkMode
 from Antmicro.Renode.UserInterface import MonitorTimeExtensions
@@ -25,38 +32,21 @@ from platforms.engines.bus import PeripheralBus
 from platforms.engines.entries import (
     CONTROLLER,
     MEMORY,
-    PERIPHERAL_REGION,
-    PRIVATE_REGION,
+    MODELLED_REGIONS,
     PROCESSOR,
     check,
     ranges,
 )
 from platforms.engines.protocol import BoardModels, EngineError, FaultKind
-from platforms.engines.renode import tools
+from platforms.engines.renode import library, tools
+from platforms.engines.renode.faults import FaultUnit
 from platforms.engines.renode.peripherals import Access, BusAdapter, SpiAdapter, UnmappedAdapter
 
 MACHINE_NAME = "otasim"
 _ATTENTION_S = 0.25
 
-# Start, end, and whether a load or store without a model is an error that names the address (the
-# peripherals) or the processor's own bus fault (RAM, flash, external memory); ARMv7-M ARM B3.1.
-_REGIONS = (
-    (0, PERIPHERAL_REGION[0], False),
-    (*PERIPHERAL_REGION, True),
-    (PERIPHERAL_REGION[1], PRIVATE_REGION[0], False),
-    (*PRIVATE_REGION, True),
-    (PRIVATE_REGION[1], 1 << 32, False),
-)
 _AIRCR = 0xE000_ED0C
-_SHCSR = 0xD24  # from the start of Renode's interrupt controller
 _AIRCR_KEY, _AIRCR_SYSRESETREQ = 0x05FA_0000, 1 << 2  # ARMv7-M ARM B3.2.6
-# What Renode's processor library counts: undefined instruction, the two aborts, breakpoint.
-_FAULTS = {
-    1: FaultKind.UNDEFINED_INSTRUCTION,
-    3: FaultKind.UNMAPPED_FETCH,
-    4: FaultKind.UNMAPPED_READ,
-    7: FaultKind.BREAKPOINT,
-}
 _CR1, _CR1_UE_RE = 0x0C, 1 << 13 | 1 << 2  # RM0090 30.6.4
 
 _REGISTERS = {f"r{number}": number for number in range(13)} | {
@@ -69,6 +59,7 @@ class Hardware:
 
     Attributes:
         processor: Renode's CortexM.
+        faults: what decides about its faults.
     """
 
     def __init__(
@@ -81,7 +72,7 @@ class Hardware:
     ) -> None:
         check(description, models)
         self._models = models
-        self._debugged: ThreadPoolExecutor | None = None
+        self._visited: ThreadPoolExecutor | None = None
         self._emulation = Emulation()
         if list(self._emulation.internal.Names):
             raise EngineError(
@@ -91,7 +82,11 @@ class Hardware:
         wrapper = self._emulation.add_mach(MACHINE_NAME)
         self._machine = wrapper.internal
         try:
-            self._assemble(wrapper, description, bus, access, unmapped)
+            with library.uninterrupted():
+                self._assemble(wrapper, description, bus, access, unmapped)
+        except System.Exception as error:
+            self.close()
+            raise _refusal(description, str(error.Message)) from error
         except BaseException:
             self.close()
             raise
@@ -104,12 +99,7 @@ class Hardware:
         access: Access,
         unmapped: Callable[[FaultKind, int], None],
     ) -> None:
-        try:
-            wrapper.load_repl(str(description.path))
-        except System.Exception as error:
-            raise DescriptionError(
-                f"Renode does not accept it: {error.Message}", path=description.path
-            ) from error
+        wrapper.load_repl(str(description.path))
         self._sysbus = interface_to_class(self._machine.SystemBus)
         self.processor = self._entry(description.only(PROCESSOR).name)
         self._controller = self._entry(description.only(CONTROLLER).name)
@@ -117,12 +107,13 @@ class Hardware:
         places = description.named(self._models.flash.memory).registrations
         self._flash_bases = [place.address for place in places if place.address is not None]
         self._ram = [
-            (entry.address(), entry.number("size"))
+            (entry.registrations[0].address or 0, entry.number("size"))
             for entry in description.of_type(MEMORY)
             if entry.name != self._models.flash.memory
         ]
         self._clock_source = interface_to_class(self._machine.ClockSource)
         self._time_source = self._emulation.internal.MasterTimeSource
+        self._duration_ns = 0
         MonitorTimeExtensions.SetGlobalAdvanceImmediately(self._emulation.internal, True)
         # What is reachable from .NET only must stay reachable from here.
         self._adapters: list[object] = []
@@ -143,6 +134,14 @@ class Hardware:
             self._machine.SetLocalName(adapter, f"otasim_{chip.controller}")
             self._entry(chip.port).Connections[chip.pin].Connect(adapter, 0)
             self._adapters.append(adapter)
+        self.faults = FaultUnit(self.processor, self._controller, self._sysbus)
+        self._gave_up = False
+        self._halted_hook = System.Action[HaltArguments](self._note_halt)
+        self.processor.Halted += self._halted_hook
+
+    def _note_halt(self, halted: HaltArguments) -> None:
+        if halted.Reason == HaltReason.Abort:
+            self._gave_up = True
 
     def _entry(self, name: str) -> Any:  # noqa: ANN401 - an object of .NET
         return interface_to_class(self._machine[f"sysbus.{name}"])
@@ -164,24 +163,6 @@ class Hardware:
         self._sysbus.AddWatchpointHook(
             _AIRCR, SysbusAccessWidth.DoubleWord, BusAccess.Write, self._hook
         )
-
-    def fault_enabled(self, mask: int) -> bool:
-        """Whether the firmware has enabled a fault's own exception, by its bit of SHCSR."""
-        return bool(self._controller.ReadDoubleWord(_SHCSR) & mask)
-
-    def on_fault(self, act: Callable[[FaultKind], None]) -> None:
-        """Call `act` when the processor takes a fault of its own."""
-
-        def taken(index: int) -> None:
-            kind = _FAULTS.get(index)
-            if kind is not None:
-                act(kind)
-
-        self.processor.AddHookAtInterruptBegin(System.Action[System.UInt64](taken))
-
-    def pend(self, exception: int) -> None:
-        """Make an exception of the processor pending."""
-        self._controller.SetPendingIRQ(exception)
 
     def watch_stores(self, act: Callable[[int, bytes], None] | None) -> None:
         """Call `act` with address and data of each store to memory, or stop that.
@@ -232,15 +213,33 @@ class Hardware:
         self.processor.SyncTime()
 
     def run_for(self, duration_ns: int, attention: Callable[[], None]) -> None:
-        """Let the machine run for so long; `attention` is called now and then if it takes long."""
-        duration = TimeInterval.FromNanoseconds(duration_ns)
-        self._time_source.Quantum = duration
-        if self._debugged is None:
-            self._run_renode(duration)
-            return
-        # A debugger may hold the processor for as long as it likes: the run is waited for, from a
-        # thread that can still be told to end.
-        run = self._debugged.submit(self._run_renode, duration)
+        """Let the machine run for so long; `attention` is called now and then if it takes long.
+
+        Raises EngineError when Renode's processor has given up, which only a reset mends.
+        """
+        self._check_processor()
+        if duration_ns != self._duration_ns:
+            # Most runs are equally long, and setting this takes a good part of one.
+            self._duration_ns = duration_ns
+            self._duration = TimeInterval.FromNanoseconds(duration_ns)
+            self._time_source.Quantum = self._duration
+        if self._visited is None:
+            self._run_renode()
+        else:
+            self._run_attended(self._visited, attention)
+        self._check_processor()
+
+    def _check_processor(self) -> None:
+        if self._gave_up:
+            raise EngineError(
+                f"at PC 0x{self.program_counter:08x}: Renode's processor has given up; its log "
+                "says why (--renode-log FILE). Reset the board, or use --engine embedded"
+            )
+
+    def _run_attended(self, visited: ThreadPoolExecutor, attention: Callable[[], None]) -> None:
+        # A debugger or somebody at the monitor may hold the processor for as long as they like: the
+        # run is waited for, from a thread that can still be told to end.
+        run = visited.submit(self._run_renode)
         while True:
             try:
                 run.result(_ATTENTION_S)
@@ -249,17 +248,31 @@ class Hardware:
             else:
                 return
 
-    def _run_renode(self, duration: TimeInterval) -> None:
-        self._emulation.internal.RunFor(duration)
+    def _run_renode(self) -> None:
+        self._emulation.internal.RunFor(self._duration)
 
     def open_monitor(self, port: int) -> None:
         """Open Renode's monitor on a TCP port."""
         tools.open_monitor(MACHINE_NAME, port)
+        self._expect_visitors()
 
     def start_gdb_server(self, port: int) -> None:
         """Start Renode's GDB server on a TCP port."""
         tools.start_gdb_server(self._machine, port)
-        self._debugged = ThreadPoolExecutor(1, "otasim: Renode")
+        self._expect_visitors()
+
+    def _expect_visitors(self) -> None:
+        if self._visited is None:
+            self._visited = ThreadPoolExecutor(1, "otasim: Renode")
+
+    @property
+    def on_processor_thread(self) -> bool:
+        """Whether it is the processor that calls here, and not somebody at its tools."""
+        return self._visited is None or bool(self.processor.OnPossessedThread)
+
+    def warn(self, message: str) -> None:
+        """Put a line into Renode's log."""
+        Logger.LogAs(self._machine, LogLevel.Warning, message.replace("{", "{{").replace("}", "}}"))
 
     def log_to(self, path: Path) -> None:
         """Write Renode's log to a file."""
@@ -274,17 +287,15 @@ class Hardware:
     def reset(self) -> None:
         """Reset the machine; its processor is halted afterwards."""
         self.processor.IsHalted = True
-        self._machine.Reset()
+        with library.uninterrupted():
+            self._machine.Reset()
+        self.faults.reset()
+        self._gave_up = False
         self.processor.IsHalted = True
 
     def hold(self) -> None:
         """Halt the processor where it is, from its own thread or another."""
         self.processor.IsHalted = True
-
-    @property
-    def exception(self) -> int:
-        """Number of the exception that the processor is in; 0 outside."""
-        return int(self.processor.GetRegisterUnsafe(_REGISTERS["xpsr"]).RawValue) & 0x1FF
 
     @property
     def program_counter(self) -> int:
@@ -315,10 +326,15 @@ class Hardware:
     def copy_flash(self, offset: int, length: int) -> None:
         """Bring the processor's view of the internal flash up to date with its model."""
         cells = self._models.flash.cells[offset : offset + length]
-        address = ctypes.addressof(ctypes.c_char.from_buffer(cells))
-        data = System.Array.CreateInstance(System.Byte, length)
-        System.Runtime.InteropServices.Marshal.Copy(System.IntPtr(address), data, 0, length)
-        self._sysbus.WriteBytes(data, self._flash_bases[0] + offset)
+        self._copy(cells, self._flash_bases[0] + offset)
+
+    def _copy(self, data: bytearray | memoryview, address: int) -> None:
+        """Copy in one piece: pythonnet converts byte by byte, 600 ns each."""
+        length = len(data)
+        source = System.IntPtr(ctypes.addressof(ctypes.c_char.from_buffer(data)))
+        copy = System.Array.CreateInstance(System.Byte, length)
+        System.Runtime.InteropServices.Marshal.Copy(source, copy, 0, length)
+        self._sysbus.WriteBytes(copy, address)
 
     def flash_offset(self, address: int) -> int | None:
         """Where in the internal flash an address is; None outside."""
@@ -333,11 +349,11 @@ class Hardware:
 
     def write(self, address: int, data: bytes) -> None:
         """Write RAM as a debugger does."""
-        self._sysbus.WriteBytes(System.Array[System.Byte](data), address)
+        self._copy(bytearray(data), address)
 
     def registers(self) -> Mapping[str, int]:
         """The processor's registers by name."""
-        get = self.processor.GetRegisterUnsafe
+        get = self.processor.GetRegister
         return {name: int(get(index).RawValue) for name, index in _REGISTERS.items()}
 
     def close(self) -> None:
@@ -345,10 +361,24 @@ class Hardware:
         self._emulation.clear()
 
 
+def _refusal(description: BoardDescription, message: str) -> DescriptionError:
+    """What Renode says about a platform file, with the place it names in its own words."""
+    what, _, rest = message.replace("\r", "").partition("\n")
+    place = re.search(rf"At {re.escape(str(description.path))}:(\d+):\d+", rest)
+    line = int(place[1]) if place else 0
+    about = [entry.name for entry in description.entries if entry.line <= line]
+    return DescriptionError(
+        f"Renode does not accept it: {what}",
+        path=description.path,
+        line=line,
+        entry=about[-1] if about else "",
+    )
+
+
 def _holes(description: BoardDescription) -> Iterator[tuple[int, int, bool]]:
     """The ranges that no entry of the platform file covers, and whether models may be there."""
     taken = sorted((start, end) for start, end, _ in ranges(description))
-    for start, end, modelled in _REGIONS:
+    for start, end, modelled in _regions():
         free = start
         for first, last in taken:
             if start <= first < end:
@@ -357,3 +387,13 @@ def _holes(description: BoardDescription) -> Iterator[tuple[int, int, bool]]:
                 free = max(free, last)
         if free < end:
             yield free, end, modelled
+
+
+def _regions() -> Iterator[tuple[int, int, bool]]:
+    """All addresses: start, end, and whether models may be there."""
+    end = 0
+    for first, last in MODELLED_REGIONS:
+        yield end, first, False
+        yield first, last, True
+        end = last
+    yield end, 1 << 32, False
