@@ -50,8 +50,8 @@ from scripts.transport_clients import (
 
 PATIENCE_S = 60.0
 """Real seconds for what is sure to come; only its absence takes all of them."""
-POLL_LIMIT_S = 0.5
-"""Real seconds for an answer that may be lost because the board restarts."""
+FIRST_LIMIT_S, LOST_LIMIT_S = 0.05, 1.0
+"""Real seconds for an answer that may be lost because the board restarts: at first, and at most."""
 LONG_S = 1_000_000
 """Virtual seconds that never pass: at full speed an hour of them takes many real seconds."""
 SHORT_S = 30
@@ -234,12 +234,14 @@ class Driver:
         """Wait until the board is what the model says; InvariantError when it never is."""
         deadline_s = time.monotonic() + PATIENCE_S
         found: object = "no answer"
+        limit_s = FIRST_LIMIT_S
         while True:
             try:
                 async with self._connect(self.transport) as connection:
-                    found = await self._look(connection)
+                    found = await self._look(connection, limit_s)
             except LostError as error:
                 found = str(error)
+                limit_s = min(2 * limit_s, LOST_LIMIT_S)
             if found == self._predicted():
                 return
             if time.monotonic() > deadline_s:
@@ -276,9 +278,9 @@ class Driver:
             found[str(name)] = base64.b64decode(str(member(answer, "data")))
         return found
 
-    async def _look(self, connection: Connection) -> tuple[JsonValue, ...]:
-        info = await self._call(connection, "Sys.GetInfo", timeout_s=POLL_LIMIT_S)
-        state = await self._call(connection, "OTA.GetBootState", timeout_s=POLL_LIMIT_S)
+    async def _look(self, connection: Connection, limit_s: float) -> tuple[JsonValue, ...]:
+        info = await self._call(connection, "Sys.GetInfo", timeout_s=limit_s)
+        state = await self._call(connection, "OTA.GetBootState", timeout_s=limit_s)
         uptime = member(info, "uptime")
         self._statistics.saw_uptime(uptime if isinstance(uptime, int) else 0)
         return (
@@ -608,18 +610,18 @@ class Noise:
     async def _talk(self, deed: str, connection: Connection, rng: random.Random) -> None:
         if deed == "calls":
             method, params = rng.choice(READ_ONLY)
-            await call(connection, method, params, timeout_s=POLL_LIMIT_S)
+            await call(connection, method, params, timeout_s=LOST_LIMIT_S)
         elif deed == "wrong calls":
             method, params = rng.choice(WRONG)
             try:
-                result = await call(connection, method, params, timeout_s=POLL_LIMIT_S)
+                result = await call(connection, method, params, timeout_s=LOST_LIMIT_S)
             except RpcError:
                 return
             raise InvariantError(f"{method} {params} is answered {result!r}")
         elif deed == "bursts":
             for _ in range(BURST):
                 await connection.send(b'{"id":0,"method":"RPC.List"}')
-            await call(connection, "RPC.Ping", timeout_s=POLL_LIMIT_S)
+            await call(connection, "RPC.Ping", timeout_s=LOST_LIMIT_S)
         else:
             await connection.send(self._garbage(rng))
 
@@ -855,10 +857,14 @@ class Soak:
             before = now
 
 
-async def soak(seed: int, limits: Limits) -> int:
+async def soak(seed: int, limits: Limits, kept_folder: Path | None) -> int:
     """Run it, print how it went, and return the exit code."""
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
+        if kept_folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
+        else:
+            folder = kept_folder
+            folder.mkdir(parents=True)
         mqtt_url = stack.enter_context(broker(folder))
         options = ["--speed", "max", "--state", str(folder / "state"), "--serial-link"]
         options += [str(folder / "board"), "--tcp", "0", "--http", "0", "--udp", "0"]
@@ -933,6 +939,9 @@ def main() -> int:
         "--check-every", type=int, default=50, metavar="N", help="cycles between two full checks"
     )
     parser.add_argument("--keep-going", action="store_true", help="also after a failure")
+    parser.add_argument(
+        "--folder", type=Path, help="make this one for the board's files and keep them"
+    )
     given = parser.parse_args()
     seed = random.randrange(1_000_000) if given.seed is None else given.seed  # noqa: S311
     seconds = None if given.minutes is None else 60 * given.minutes
@@ -940,7 +949,7 @@ def main() -> int:
     print(f"seed {seed}", flush=True)
     limits = Limits(cycles, seconds, given.check_every, keep_going=given.keep_going)
     try:
-        code = asyncio.run(soak(seed, limits))
+        code = asyncio.run(soak(seed, limits, given.folder))
     except ProcessError as error:
         print(error)
         code = 1

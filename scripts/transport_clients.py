@@ -35,6 +35,7 @@ Params = dict[str, JsonValue]
 
 _LARGEST_ANSWER = 1024 * 1024
 _READ_SIZE = 65536
+_FULL_S = 0.001
 _WEBSOCKET_PROTOCOL = "clubby.cesanta.com"
 _SOURCE = "load"
 # Never used twice: a late answer to an earlier call must not pass for the answer to another one.
@@ -120,14 +121,16 @@ class _Stream:
 
     source = _SOURCE
 
-    def __init__(self, reader: asyncio.StreamReader, write: Callable[[bytes], None]) -> None:
+    def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
-        self._write = write
         self._demultiplexer = LineDemultiplexer(_LARGEST_ANSWER, frames_within_lines=False)
         self._received: list[bytes] = []
 
     async def send(self, data: bytes) -> None:
-        self._write(b"\n" + data + b"\n")
+        await self._write(b"\n" + data + b"\n")
+
+    async def _write(self, data: bytes) -> None:
+        raise NotImplementedError
 
     async def receive(self) -> bytes:
         while not self._received:
@@ -142,14 +145,53 @@ class _Stream:
         return self._received.pop(0)
 
 
+class _TcpStream(_Stream):
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(reader)
+        self._writer = writer
+
+    async def _write(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+
 @asynccontextmanager
 async def tcp(url: str) -> AsyncIterator[Connection]:
     """A TCP connection."""
     reader, writer = await asyncio.open_connection(*address(url))
     try:
-        yield _Stream(reader, writer.write)
+        yield _TcpStream(reader, writer)
     finally:
         writer.close()
+
+
+class _SerialStream(_Stream):
+    """A serial port that is open already.
+
+    Nothing waits while it is set up: a user who is cancelled then would leave a port behind that
+    takes what is for others.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(asyncio.StreamReader())
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(descriptor, self._read)
+
+    async def _write(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:
+                await asyncio.sleep(_FULL_S)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+
+    def _read(self) -> None:
+        with suppress(BlockingIOError):
+            self._reader.feed_data(os.read(self._descriptor, _READ_SIZE))
 
 
 @asynccontextmanager
@@ -158,17 +200,11 @@ async def serial_port(path: str) -> AsyncIterator[Connection]:
     descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
     tty.setraw(descriptor, termios.TCSANOW)
     termios.tcflush(descriptor, termios.TCIFLUSH)
-    reader = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    reading, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(descriptor), "rb", 0)
-    )
-    writing, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(descriptor, "wb", 0))
+    stream = _SerialStream(descriptor)
     try:
-        yield _Stream(reader, writing.write)
+        yield stream
     finally:
-        reading.close()
-        writing.close()
+        stream.close()
 
 
 # --- messages ------------------------------------------------------------------------------------
