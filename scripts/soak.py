@@ -56,9 +56,10 @@ LONG_S = 1_000_000
 """Virtual seconds that never pass: at full speed an hour of them takes many real seconds."""
 SHORT_S = 30
 
-MEMORY_BOUND_KB = 48 * 1024
-"""How much the board may grow after the warm-up: its trace alone, which keeps the newest 100,000
-events, comes to half of that."""
+WARM_UP_CYCLES = 700
+FILLING_KB, BOUND_KB = 72 * 1024, 8 * 1024
+"""How much the board may grow until the warm-up is over, and from then on. Until then its trace
+fills, which keeps the newest 100,000 events, a few hundred of them from each cycle."""
 
 SAMPLES = ("sample-1.0", "sample-2.0", "sample-3.0")
 SIZES = (0, 4096, 16_384)
@@ -689,7 +690,9 @@ class Soak:
         self.failures: list[str] = []
         self.actions: list[str] = []
         self.first: Resources | None = None
+        self.warm: Resources | None = None
         self.last: Resources | None = None
+        self.memory_kb: list[int] = []
         self._state = folder / "state"
         self._board = board
         self._seed = seed
@@ -826,8 +829,9 @@ class Soak:
 
     async def _check_resources(self) -> None:
         """Once the noise has gone, nothing of it is left."""
-        now = await self._settled(None if self.first is None else self.first)
+        now = await self._settled(self.first)
         self.last = now
+        self.memory_kb.append(now.memory_kb)
         if self.first is None:
             self.first = now
             return
@@ -836,10 +840,15 @@ class Soak:
             (self.first.descriptors, self.first.threads),
             "file descriptors and threads",
         )
-        grown_kb = now.memory_kb - self.first.memory_kb
-        if grown_kb > MEMORY_BOUND_KB:
+        start, bound_kb = self.first, FILLING_KB
+        if self.warm is not None:
+            start, bound_kb = self.warm, BOUND_KB
+        elif self.statistics.cycles >= WARM_UP_CYCLES:
+            self.warm = now
+        grown_kb = now.memory_kb - start.memory_kb
+        if grown_kb > bound_kb:
             raise InvariantError(
-                f"the board has grown by {grown_kb:,} KB, the bound is {MEMORY_BOUND_KB:,} KB"
+                f"the board has grown by {grown_kb:,} KB, the bound is {bound_kb:,} KB"
             )
 
     async def _settled(self, wanted: Resources | None) -> Resources:
@@ -911,8 +920,10 @@ def report(test: Soak, seconds: float) -> None:
     print(f"meanwhile: {_told(done.noise)}")
     print(f"answers overtaken by the reboot that they announce: {_told(done.lost)}")
     print(f"wear: {test.wear()}")
-    print(f"the board after the first check: {test.first}")
+    print(f"the board at the first check:    {test.first}")
+    print(f"the board after the warm-up:     {test.warm or f'(takes {WARM_UP_CYCLES} cycles)'}")
     print(f"the board at the end:            {test.last}")
+    print(f"its memory at each check in MB:  {' '.join(str(kb // 1024) for kb in test.memory_kb)}")
     if not test.failures:
         print("every invariant held")
         return
