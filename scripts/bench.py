@@ -2,19 +2,25 @@
 """Measures what the README's benchmark section says, and prints it.
 
 `python scripts/bench.py` for the embedded engine, `python scripts/bench.py --engine renode` for
-Renode against bare Renode.
+Renode against bare Renode, `python scripts/bench.py --transports` for calls over the network and
+for `mos`. Memory over a long time is `scripts/soak.py`'s affair.
 """
 
 import argparse
+import asyncio
 import os
 import platform
 import resource
+import select
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,11 +35,26 @@ from otasim.engines import EMBEDDED, RENODE
 from platforms.clock import NS_PER_S
 from platforms.engines.renode import library
 from rpc_shim.bundle.image_file import load_image
+from rpc_shim.client import RpcClient, RpcClientError, RpcTimeoutError
+from rpc_shim.frame import encode_result, parse_request
+from rpc_shim.framing import (
+    HANDSHAKE_ANSWER,
+    FrameReceived,
+    Handshake,
+    LineDemultiplexer,
+    encode_frame,
+)
+from rpc_shim.links.pty import PtyLink
+from scripts.processes import BoardProcess, broker
+from scripts.transport_clients import TRANSPORTS, Connect, call, connected
 
 ROUNDS = 5
 IDLE_ON_RENODE_S = 20
 FIRST_INSTRUCTION, VIRTUAL_SECOND = "first-instruction", "virtual-second"
 IMAGE_SIZE = 64 * 1024
+PUSHED_SIZE = 16 * 1024
+CALLING_S, MANY_CLIENTS = 2.0, 20
+MOS_ROUNDS = 2
 LOOP_INSTRUCTIONS = 20_000_000
 # ldr r1, [r0]; adds r1, #1; str r1, [r0]; subs r2, #1; bne back
 RAM_LOOP = bytes.fromhex("01680131 0160013a fad1")
@@ -209,12 +230,137 @@ def measure_renode() -> None:
     print(f"otasim demo on Renode:                  {demo_on_renode():8.1f} s    (aim 30 s)")
 
 
+async def calls_a_second(connect: Connect, url: str, clients: int) -> float:
+    """Answers to `RPC.Ping` a second that so many clients get, each with a connection of its own.
+
+    The clients run in this process, on the board's machine, and cost about as much as the board.
+    """
+    answers = 0
+
+    async def keep_calling(until_s: float) -> None:
+        nonlocal answers
+        async with connected(connect, url) as connection:
+            while time.perf_counter() < until_s:
+                await call(connection, "RPC.Ping", timeout_s=10)
+                answers += 1
+
+    started = time.perf_counter()
+    await asyncio.gather(*(keep_calling(started + CALLING_S) for _ in range(clients)))
+    return answers / (time.perf_counter() - started)
+
+
+def measure_calls(folder: Path) -> None:
+    """Calls a second over each transport of a board at full speed."""
+    with ExitStack() as stack:
+        mqtt_url = stack.enter_context(broker(folder))
+        options = ["--speed", "max", "--tcp", "0", "--http", "0", "--udp", "0"]
+        if mqtt_url is None:
+            print("calls over MQTT: skipped, mosquitto is not installed")
+        else:
+            options += ["--mqtt", mqtt_url]
+        board = BoardProcess(folder, *options)
+        stack.callback(board.stop)
+        time.sleep(0.5)  # until it has found its broker
+        for name, url in board.urls.items():
+            for clients in (1,) if name == "serial" else (1, MANY_CLIENTS):
+                rate = asyncio.run(calls_a_second(TRANSPORTS[name], url, clients))
+                many = "1 client" if clients == 1 else f"{clients} clients"
+                print(f"calls over {name + ', ' + many + ':':28}{rate:9.0f} a second")
+
+
+class AcknowledgingDevice:
+    """A serial device that says yes to everything at once: what a transfer costs the tool."""
+
+    def __init__(self) -> None:
+        self._link = PtyLink()
+        self.port = self._link.port
+        self._end, self._ending = os.pipe()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it."""
+        os.write(self._ending, b"!")
+        self._thread.join()
+        os.close(self._end)
+        os.close(self._ending)
+        self._link.close()
+
+    def _serve(self) -> None:
+        demultiplexer = LineDemultiplexer()
+        while self._end not in select.select([self._link.fileno(), self._end], [], [])[0]:
+            for event in demultiplexer.feed(self._link.read()):
+                if isinstance(event, Handshake):
+                    self._link.write(HANDSHAKE_ANSWER)
+                elif isinstance(event, FrameReceived):
+                    request = parse_request(event.json)
+                    result = {"state": 0} if request.method == "OTA.Status" else None
+                    answer = encode_result(request.address, "yes", result)
+                    self._link.write(encode_frame(answer, event.style))
+
+
+def mos_ota(mos: str, port: str, bundle: Path) -> float:
+    """`mos ota` of a bundle with its default settings, in seconds of wall time."""
+    started = time.perf_counter()
+    subprocess.run(
+        [mos, "--port", port, "ota", str(bundle)],
+        env={**os.environ, "MOS_MIGRATE": "false"},
+        check=True,
+        capture_output=True,
+    )
+    return time.perf_counter() - started
+
+
+def commit_when_started(port: str) -> None:
+    """Commit an update as soon as the board has restarted with it."""
+    with RpcClient.open(port) as client:
+        while True:
+            try:
+                client.call("OTA.Commit", timeout_s=1)
+            except (RpcClientError, RpcTimeoutError):
+                time.sleep(0.1)
+            else:
+                return
+
+
+def measure_mos(folder: Path) -> None:
+    """`mos ota` to a board at real time's pace against the same to a device that only says yes."""
+    mos = shutil.which("mos")
+    if mos is None:
+        print("mos ota: skipped, mos is not on PATH")
+        return
+    bundle = folder / "16k.zip"
+    bundle.write_bytes(bundle_of("sample-2.0", padded_to=PUSHED_SIZE))
+    with ExitStack() as stack:
+        acknowledging = AcknowledgingDevice()
+        stack.callback(acknowledging.close)
+        board = BoardProcess(folder)
+        stack.callback(board.stop)
+        rounds = []
+        for _ in range(MOS_ROUNDS):
+            own = mos_ota(mos, acknowledging.port, bundle)
+            rounds.append((own, mos_ota(mos, board.urls["serial"], bundle)))
+            commit_when_started(board.urls["serial"])
+    own, real = (min(times) for times in zip(*rounds, strict=True))
+    print(f"mos ota of 16 KB to the board:          {real:8.2f} s")
+    print(f"the same to a device that only says yes:{own:8.2f} s")
+    print(f"  of that:                              {real / own:8.2f}      (aim 1.1)")
+
+
+def measure_transports() -> None:
+    """Calls over all transports, and `mos`."""
+    for measure in (measure_calls, measure_mos):
+        with tempfile.TemporaryDirectory() as folder:
+            measure(Path(folder))
+
+
 def main() -> None:
     """Measure and print, a line each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", choices=(EMBEDDED, RENODE), default=EMBEDDED)
     parser.add_argument("--board-on-renode", metavar="WHAT", help=argparse.SUPPRESS)
     parser.add_argument("--bare-renode", metavar="WHAT", help=argparse.SUPPRESS)
+    parser.add_argument("--transports", action="store_true", help="measure calls and mos instead")
     arguments = parser.parse_args()
     if arguments.board_on_renode:
         board_on_renode(arguments.board_on_renode)
@@ -223,7 +369,9 @@ def main() -> None:
     print(
         f"machine: {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     )
-    if arguments.engine == RENODE:
+    if arguments.transports:
+        measure_transports()
+    elif arguments.engine == RENODE:
         measure_renode()
     else:
         measure_embedded()

@@ -62,11 +62,16 @@ _ENDING_TIMEOUT_S = 1.0
 
 
 class _BugsOnly(logging.Filter):
-    """What clients send is their affair: only errors of this program are worth a log record."""
+    """What clients send is their affair: only errors of this program are worth a log record.
+
+    Neither is a client that has left while it was being answered.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+        return not isinstance(
+            error, HttpProcessingError | web.RequestPayloadError | ConnectionError
+        )
 
 
 _LOGGER = logging.getLogger("otasim.http")

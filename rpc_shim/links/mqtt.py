@@ -2,7 +2,8 @@
 
 Requests come to the topic `DEVICE_ID/rpc`, or to `DEVICE_ID/rpc/METHOD` without a method in the
 frame; the answer goes to `SRC/rpc`, where SRC is the request's `src`. Everything has QoS 1. Facts
-are from mongoose-os-libs/rpc-mqtt (`mgos_rpc_channel_mqtt.c`) and from what `mos` sends.
+are from mongoose-os-libs/rpc-mqtt (`mgos_rpc_channel_mqtt.c`) and from what `mos` sends. Stricter
+than there: what the broker has retained is no request.
 """
 
 import asyncio
@@ -249,6 +250,10 @@ class _Session:
             topic, payload = message.topic.value, message.payload
             assert isinstance(payload, bytes)  # noqa: S101 - what is received always is
             try:
+                if message.retain:
+                    # The broker would send it again at every start: one OTA.Commit that somebody
+                    # has left there would commit every update, one Sys.Reboot reboot for ever.
+                    raise FrameError("it is retained, and a request is for this moment only")
                 if len(payload) > self._boot.max_frame_size:
                     raise FrameError(f"a frame has up to {self._boot.max_frame_size} bytes")
                 request = read_request(topic, payload, self._boot.device_id)

@@ -1,6 +1,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import re
 import shutil
 import socket
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPMessage
 
 import pytest
+from aiohttp import ClientConnectionResetError
+from aiohttp.http import HttpProcessingError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -274,6 +277,19 @@ def test_what_is_no_http_gets_400_and_nothing_is_logged(
         client.sendall(head)
         assert client.recv(65536).startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
     assert [r for r in caplog.records if r.levelname in {"WARNING", "ERROR"}] == []
+
+
+def test_only_bugs_are_logged_with_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("otasim.http")
+    bug = RuntimeError("a bug")
+    for error in (
+        bug,
+        ClientConnectionResetError("it has left"),
+        HttpProcessingError(message="no HTTP"),
+    ):
+        logger.error("Error handling request", exc_info=error)
+    told = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert told == [bug]
 
 
 def test_a_client_that_vanishes_while_it_waits(fresh: FakeBoard) -> None:

@@ -193,6 +193,22 @@ def test_what_cannot_be_answered_is_dropped_and_harms_nothing(
 
 
 @needs_broker
+def test_what_the_broker_has_retained_is_no_request(broker: Mosquitto) -> None:
+    async def leave_behind() -> None:
+        async with client(broker) as host:
+            await host.publish("dev/rpc", frame("Commit", 5), qos=1, retain=True)
+
+    talk(leave_behind)
+    with running(MqttSettings(broker.url)) as board:
+        wait_until(lambda: board.logged("mqtt: message to dev/rpc dropped: it is retained"), "it")
+        assert call_once(broker, payload=frame("Echo", 6)) == {
+            "id": 6, "src": "dev", "dst": "test", "result": None,
+        }  # fmt: skip
+        assert board.device is not None
+        assert len(board.device.channels) == 1
+
+
+@needs_broker
 def test_a_malformed_request_with_a_sender_is_told(board: FakeBoard, broker: Mosquitto) -> None:
     assert board.device is not None
     answer = call_once(broker, payload=b'{"id":1,"src":"test","method":"Echo","params":5}')
