@@ -20,6 +20,8 @@ NAME_SIZE = 8
 """Bytes of a device name in a record, with the NUL that ends it."""
 APP_FLAG_FS_CREATED = 1
 """In a slot's `app_flags`: the application has a file system already."""
+APP_FLAGS_OF_ORIGINAL = 0xFF
+"""The bits of `app_flags` that are left to the original."""
 ERASED_PADDING = b"\xff" * 28
 """What a real record has behind its slots."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bootloader_model.app_info import AppInfo
+from bootloader_model.boot_state import APP_FLAGS_OF_ORIGINAL
 from bootloader_model.layout import DEFAULT_LAYOUT
 from bootloader_model.partition import Partitions
 from otasim.settings import DeviceSettings
@@ -50,6 +51,7 @@ from rpc_shim.services.ota_update import UpdateService, UpdateSettings
 from rpc_shim.services.rpc import register_rpc_service
 from rpc_shim.services.sys import DeviceInfo, register_sys_service
 from rpc_shim.uart import HostOutput, UartChannel
+from rpc_shim.update import identity_flags
 
 RAM_SIZE = 0x2_0000
 ARCHITECTURE = "stm32"
@@ -131,7 +133,7 @@ class ServiceApplication:
         self._log_level = _INFORMATION
         nor, internal_flash = flash_drivers(machine)
         self._partitions = Partitions(DEFAULT_LAYOUT, nor=nor, internal_flash=internal_flash)
-        boot = BootConfiguration(
+        self._boot = boot = BootConfiguration(
             self._partitions, image.slot, strict_original=settings.strict_original
         )
         self._files = BootFiles(boot, self._partitions, self.feed_watchdog, self.log)
@@ -307,7 +309,13 @@ class ServiceApplication:
 
     def _is_running(self, manifest: Manifest) -> bool:
         info = self._image.info
-        return (manifest.version, manifest.build_id) == (info.version, info.build_id)
+        if (manifest.version, manifest.build_id) == (info.version, info.build_id):
+            return True
+        state = self._boot.state_or_none
+        if state is None or not state.has_slot(self._image.slot):
+            return False
+        flags = state.slots[self._image.slot].state.app_flags
+        return flags & ~APP_FLAGS_OF_ORIGINAL == identity_flags(manifest)
 
     def _to_firmware(self, data: bytes) -> None:
         self._machine.engine.uart_input(data)

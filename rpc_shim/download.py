@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -185,9 +185,8 @@ class Download:
 
     def _fetch(self) -> None:
         timeout = urllib3.Timeout(connect=self._connect_timeout_s, read=None)
-        retries = urllib3.Retry(
-            total=None, connect=0, read=0, status=0, other=0, redirect=MAX_REDIRECTS
-        )
+        # Redirects are followed here, to see where they lead.
+        retries = urllib3.Retry(0, redirect=False)
         with (
             _pool_manager(self._use, timeout, retries, self._tls) as pool,
             self._request(pool) as response,
@@ -199,14 +198,37 @@ class Download:
                     return
 
     def _request(self, pool: urllib3.PoolManager) -> BaseHTTPResponse:
+        """The answer behind all redirects."""
+        url = self._url
+        for _ in range(MAX_REDIRECTS + 1):
+            response = pool.request(
+                "GET", url, preload_content=False, decode_content=False, redirect=False
+            )
+            location = response.get_redirect_location()
+            if not location:
+                return response
+            response.close()
+            url = self._redirected(url, location)
+        raise DownloadError(self._url, f"more than {MAX_REDIRECTS} redirects")
+
+    def _redirected(self, url: str, location: str) -> str:
+        """Where a redirect leads, when it may be followed.
+
+        A verified server must not hand the download on to one that nobody verifies.
+        """
         try:
-            return pool.request("GET", self._url, preload_content=False, decode_content=False)
-        except HTTPError:
-            raise
-        except ValueError as error:
+            target = urljoin(url, location)
+            _check_url(target)
+        except (ValueError, DownloadError) as error:
             raise DownloadError(
-                self._url, f"the server redirects to what is no URL ({error})"
+                self._url,
+                f"the server redirects to {location[:80]!a}, which is no http(s) URL",
             ) from error
+        if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
+            raise DownloadError(
+                self._url, "the server redirects from https to http: that is not followed"
+            )
+        return target
 
     def _check_answer(self, response: BaseHTTPResponse) -> None:
         if response.status != _HTTP_OK:
@@ -253,12 +275,15 @@ def _tls_context(url: str, ca_certificates: bytes | None) -> ssl.SSLContext | No
     """How to verify the server; None: as the system does."""
     if ca_certificates is None:
         return None
+    # No default context: with nothing to load it would trust what the system trusts.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        return ssl.create_default_context(cadata=ca_certificates.decode("ascii"))
-    except (UnicodeDecodeError, ssl.SSLError) as error:
+        context.load_verify_locations(cadata=ca_certificates.decode("ascii"))
+    except (ValueError, ssl.SSLError) as error:
         raise DownloadError(
             url, f"the CA certificates are no PEM certificates ({error})"
         ) from error
+    return context
 
 
 def _check_url(url: str) -> None:
@@ -320,6 +345,4 @@ def _explain(error: Exception) -> str:
         return f"the connection ended early, {missing}"
     if isinstance(cause, ProtocolError):
         return f"the connection broke: {inner}"
-    if "too many redirects" in str(error):
-        return f"more than {MAX_REDIRECTS} redirects"
     return str(cause)

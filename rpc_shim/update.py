@@ -11,7 +11,13 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bootloader_model.boot_state import APP_FLAG_FS_CREATED, BootState, Slot, SlotState
+from bootloader_model.boot_state import (
+    APP_FLAG_FS_CREATED,
+    APP_FLAGS_OF_ORIGINAL,
+    BootState,
+    Slot,
+    SlotState,
+)
 from bootloader_model.image_check import VectorTableHead, check_vector_table
 from bootloader_model.partition import OpenPartition, Partitions
 from bootloader_model.slot_access import ERASE_RUN_SIZE
@@ -56,6 +62,16 @@ class FinishedUpdate:
     manifest: Manifest
 
 
+def identity_flags(manifest: Manifest) -> int:
+    """What a slot's `app_flags` keep of the manifest that its image came with.
+
+    It tells whether a bundle is the one that runs, also when the image says nothing of itself or
+    something else. The original uses bit 0 of the flags alone.
+    """
+    identity = zlib.crc32(f"{manifest.version}\0{manifest.build_id}".encode())
+    return identity & ~APP_FLAGS_OF_ORIGINAL
+
+
 class Update:
     """One update: give it the bundle's bytes by `feed`, in any portions, then call `finish`.
 
@@ -65,6 +81,7 @@ class Update:
         log: takes one line of text.
         accept: sees the manifest before anything is written; raises an OtasimError to refuse it.
         signature_policy: the signatures a bundle must have; unless told otherwise, none.
+        to_the_end: all of the bundle will be fed, its directory too, and nothing may come behind.
     """
 
     def __init__(
@@ -74,13 +91,15 @@ class Update:
         log: Callable[[str], None],
         accept: Callable[[Manifest], None],
         signature_policy: SignaturePolicy = NO_SIGNATURES_REQUIRED,
+        *,
+        to_the_end: bool = False,
     ) -> None:
         self._state = state
         self._partitions = partitions
         self._log = log
         self._accept = accept
         self._signature_policy = signature_policy
-        self._reader = BundleReader(part_size_limit=self._size_limit)
+        self._reader = BundleReader(part_size_limit=self._size_limit, to_the_end=to_the_end)
         self._target: _Target | None = None
         self._application: _PartitionWriter | None = None
         self._file_system: _PartitionWriter | None = None
@@ -108,11 +127,11 @@ class Update:
         self._reader.finish()
         if self._target is None or self._application is None:
             raise UpdateError("Incomplete update package: there is no application in it")
-        flags = 0
+        flags = identity_flags(self._target.manifest)
         if self._file_system is not None:
             self._file_system.verify()
             # Blank space for a file system is no file system.
-            flags = 0 if self._file_system.is_blank else APP_FLAG_FS_CREATED
+            flags |= 0 if self._file_system.is_blank else APP_FLAG_FS_CREATED
         crc32 = self._application.verify()
         self._check_head(self._application.read(_VECTOR_TABLE_HEAD_SIZE))
         image = SlotState(self._application.length, self._target.origin, crc32, flags)

@@ -2,10 +2,11 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import click
 from click.core import ParameterSource
@@ -22,6 +23,7 @@ from platforms.description import BOARD_FILE
 from platforms.engines.protocol import DebugTools
 from platforms.errors import OtasimError
 from platforms.trace import TraceEvent
+from rpc_shim.config.schema import DEVICE_ID
 from rpc_shim.links.pty import PtyLink
 
 _READY_LIMIT_S = 60
@@ -107,6 +109,10 @@ class _Stop(Exception):  # noqa: N818 - it is control flow, not an error
     "--renode-log", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Write Renode's log here.",
 )  # fmt: skip
+@click.option(
+    "--device-id", default=DEVICE_ID.default, show_default=True, metavar="NAME",
+    help="Name of the device, until its configuration says otherwise; part of its MQTT topics.",
+)  # fmt: skip
 @network_options
 @click.option(
     "--rpc", type=click.Choice([mode.value for mode in RpcMode]), default=RpcMode.SERVICE.value,
@@ -133,6 +139,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
     http: Address | None,
     udp: Address | None,
     mqtt: str | None,
+    device_id: str,
     rpc: str,
 ) -> None:
     """Keep a board running for host tools until Ctrl-C.
@@ -162,6 +169,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
                 loader=loader,
                 state_directory=state_directory,
                 settings=DeviceSettings(
+                    device_id=device_id,
                     strict_original=strict_original,
                     service_poll_ms=poll_service,
                     rpc=RpcMode(rpc),
@@ -205,16 +213,29 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
             _wait_until_running(board)
             board.paced = speed != "max"
             board.machine.outside_world = pacer
-            for name, url in board.urls.items():
-                click.echo(f"otasim: {name} {url}", err=True)
             if ready is not None:
-                ready.write(engine, link.port, board.urls)
                 cleanup.callback(ready.remove)
-            while True:
-                board.machine.run_until(board.machine.clock.now_ns + NS_PER_S)
+
+            def tell_ready(urls: Mapping[str, str]) -> None:
+                if ready is not None:
+                    ready.write(engine, link.port, urls)
+
+            _run_and_tell_urls(board, tell_ready)
         except _Stop:
             display.flush()
             click.echo("\notasim: stopped", err=True)
+
+
+def _run_and_tell_urls(board: Board, tell: Callable[[Mapping[str, str]], None]) -> NoReturn:
+    """Run for ever; a new `device.id` is part of a URL, so say again when one has changed."""
+    told: Mapping[str, str] | None = None
+    while True:
+        if board.urls != told:
+            told = dict(board.urls)
+            for name, url in told.items():
+                click.echo(f"otasim: {name} {url}", err=True)
+            tell(told)
+        board.machine.run_until(board.machine.clock.now_ns + NS_PER_S)
 
 
 def _open_keyboard(board: Board, cleanup: ExitStack) -> Keyboard | None:

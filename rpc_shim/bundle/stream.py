@@ -9,6 +9,7 @@ descriptors, files named twice, and files that never came.
 """
 
 import hashlib
+import struct
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -69,6 +70,9 @@ DATA_DESCRIPTOR = Struct(
 """What may follow a file's data, behind an optional signature (APPNOTE 4.3.9)."""
 
 _SIGNATURE_SIZE = 4
+_DIRECTORY_ENTRY_SIZE = 46
+_DIRECTORY_LENGTHS = 28  # lengths of name, extra field and comment, 2 bytes each
+_DIRECTORY_END_SIZE = 22
 _FLAG_ENCRYPTED = 1 << 0
 _FLAG_DATA_DESCRIPTOR = 1 << 3
 _METHOD_STORED = 0
@@ -170,10 +174,14 @@ class BundleReader:
 
     Args:
         part_size_limit: the largest file in bytes that may be announced for a part.
+        to_the_end: also read the central directory, and refuse what stands behind it. A device that
+            fetches a bundle hangs up before that; one that is sent a bundle gets all of it.
     """
 
-    def __init__(self, *, part_size_limit: Callable[[Part], int]) -> None:
+    def __init__(self, *, part_size_limit: Callable[[Part], int], to_the_end: bool = False) -> None:
         self._part_size_limit = part_size_limit
+        self._to_the_end = to_the_end
+        self._last_signature = b""
         self._buffer = bytearray()
         self._offset = 0
         self._doing = f"before the header of {MANIFEST_FILE}"
@@ -195,7 +203,7 @@ class BundleReader:
         """Take the next bytes; gives the events that are complete by now, each as it is asked for.
 
         Events that are not asked for are not lost: the iterator of the next call begins with them.
-        Bytes behind the end of the archive (the central directory) are ignored.
+        Bytes behind the files are ignored, unless the reader reads to the end.
 
         Raises:
             BundleError: from the iterator, behind the last good event. The reader is of no use
@@ -222,7 +230,7 @@ class BundleReader:
     def _next_event(self) -> BundleEvent | None:
         if self._error is not None:
             raise self._error
-        if self._complete:
+        if self._complete and not self._to_the_end:
             self._buffer.clear()
             return None
         try:
@@ -265,6 +273,29 @@ class BundleReader:
             )
         self._complete = True
         yield EndOfArchive(self._offset - _SIGNATURE_SIZE)
+        yield from self._directory()
+        while not self._buffer:
+            yield None
+        raise BundleError(
+            "There is something behind the end of the archive; send the bundle alone",
+            offset=self._offset,
+        )
+
+    def _directory(self) -> Generator[None, None, None]:
+        """The central directory and its end (APPNOTE 4.3.12, 4.3.16), of which nothing counts."""
+        while self._last_signature == CENTRAL_DIRECTORY_SIGNATURE:
+            fields = yield from self._take(_DIRECTORY_ENTRY_SIZE - _SIGNATURE_SIZE)
+            left = sum(struct.unpack_from("<HHH", fields, _DIRECTORY_LENGTHS - _SIGNATURE_SIZE))
+            yield from self._skip(left)
+            self._last_signature = yield from self._take(_SIGNATURE_SIZE)
+        if self._last_signature != END_OF_DIRECTORY_SIGNATURE:
+            raise BundleError("Malformed archive: its directory has no end", offset=self._offset)
+        fields = yield from self._take(_DIRECTORY_END_SIZE - _SIGNATURE_SIZE)
+        yield from self._skip(int.from_bytes(fields[-2:], "little"))
+
+    def _skip(self, length: int) -> Generator[None, None, None]:
+        while length:
+            length -= len((yield from self._take(min(CHUNK_SIZE, length))))
 
     def _manifest(self, entry: _Entry | None) -> Generator[None, None, ManifestReceived]:
         if entry is None or entry.file_name != MANIFEST_FILE:
@@ -371,6 +402,7 @@ class BundleReader:
         self._doing = "where a file header or the central directory must be"
         signature = yield from self._take(_SIGNATURE_SIZE)
         if signature in (CENTRAL_DIRECTORY_SIGNATURE, END_OF_DIRECTORY_SIGNATURE):
+            self._last_signature = signature
             return None
         if signature != LOCAL_HEADER_SIGNATURE:
             hint = "is this a firmware bundle?" if place == 0 else "build the bundle again"

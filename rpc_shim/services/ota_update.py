@@ -6,6 +6,7 @@ times, and calls `OTA.End` to clean up when that fails.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -182,6 +183,7 @@ class UpdateService:
         *,
         commit_timeout: int | None,
         timeout_s: int | None = None,
+        is_pushed: bool = False,
         skip_same_version: bool = False,
     ) -> _Running:
         if self._running is not None:
@@ -205,6 +207,7 @@ class UpdateService:
                 self._device.log,
                 accept,
                 settings.signature_policy,
+                to_the_end=is_pushed,
             ),
             settings.commit_timeout_s if commit_timeout is None else commit_timeout,
             timeout_s,
@@ -308,9 +311,11 @@ class UpdateService:
         self._looked_ns = now_ns
         try:
             running = self._start(settings.url, commit_timeout=None, skip_same_version=True)
-            self._open(running, settings.url)
         except OtasimError as error:
             self._device.log(f"ota: cannot look for an update: {error}")
+            return
+        with suppress(OtasimError):  # told already, as the update's failure
+            self._open(running, settings.url)
 
     # -- pushed -----------------------------------------------------------------------------------
 
@@ -319,6 +324,7 @@ class UpdateService:
             f"the host, over {call.channel.kind}",
             commit_timeout=call.arguments.get(COMMIT_TIMEOUT),
             timeout_s=call.arguments.get(_TIMEOUT),
+            is_pushed=True,
         )
         running.chunks = ChunkSequence(call.arguments.get(_SIZE) or None)
         return None

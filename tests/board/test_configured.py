@@ -55,6 +55,31 @@ def test_updates_are_looked_for_at_an_interval(board: Board, server: BundleServe
     assert "cannot look for an update: Previous update has not been committed" in board.console
 
 
+def test_a_bundle_that_calls_its_image_otherwise_is_installed_once(
+    board: Board, server: BundleServer
+) -> None:
+    image = load_image(firmware.path("sample-2.0"))
+    content = create_bundle(
+        image,
+        name="mine",
+        version="5.0",
+        build_id="own",
+        build_timestamp=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    url = server.publish("mine.zip", content)
+    configure(board, update__url=url, update__interval=INTERVAL_S)
+    board.run(4 * INTERVAL_S)
+    assert board.version == "2.0"
+    assert len(board.trace.of_kind("update-finished")) == 1
+    assert len(board.trace.of_kind("update-skipped")) == 2
+
+
+def test_an_update_server_that_is_gone_is_told_of_once_each_time(board: Board) -> None:
+    configure(board, update__url="http://127.0.0.1:1/fw.zip", update__interval=INTERVAL_S)
+    board.run(2 * INTERVAL_S + 5)
+    assert board.console.count("refused") == 2
+
+
 def test_a_device_with_keys_takes_only_what_they_have_signed(
     board: Board, server: BundleServer
 ) -> None:
@@ -179,8 +204,17 @@ class _Https:
             + key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
         )
 
+        https = self
+        self.redirect: str | None = None
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if https.redirect is not None:
+                    self.send_response(302)
+                    self.send_header("Location", https.redirect)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
@@ -211,10 +245,17 @@ def test_downloads_verify_the_server(board: Board, tmp_path: Path) -> None:
         configure(board, update__ssl_ca_file="ca.pem")
         with pytest.raises(RpcClientError, match=r"no file ca\.pem"):
             board.call("OTA.Update", {"url": https.url})
+        put(board, "ca.pem", b"")
+        with pytest.raises(RpcClientError, match="no PEM certificates"):
+            board.call("OTA.Update", {"url": https.url})
         put(board, "ca.pem", b"no certificate")
         with pytest.raises(RpcClientError, match="no PEM certificates"):
             board.call("OTA.Update", {"url": https.url})
         put(board, "ca.pem", https.certificate)
+        https.redirect = "http://127.0.0.1:1/fw.zip"
+        with pytest.raises(RpcClientError, match="from https to http"):
+            board.call("OTA.Update", {"url": https.url})
+        https.redirect = None
         board.call("OTA.Update", {"url": https.url})
         board.run_until(lambda: board.version == "2.0")
     finally:

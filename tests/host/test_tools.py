@@ -257,5 +257,6 @@ def test_a_script_with_pyserial(
 
 def test_a_websocket_as_a_page_opens_it(board: RunningBoard, record_property: Record) -> None:
     url = url_of(board, "ws")
-    assert websocket_call(url, b'{"id":1,"method":"RPC.Ping"}')
+    answer = websocket_call(url, b'{"id":1,"method":"RPC.Ping"}')
+    assert re.fullmatch(r"127\.0\.0\.1:\d+", str(member(answer, "channel_info")))
     record_property(CELL_PROPERTY, ("WebSocket client", "call", "aiohttp"))

@@ -115,6 +115,15 @@ def test_an_end_that_comes_too_early_is_an_error(
     assert board.version == "1.0"
 
 
+def test_data_behind_the_end_is_an_error(board: Board) -> None:
+    before = board.boot_state
+    board.call("OTA.Begin", {})  # as mos does when it is given arguments of its own: no size
+    push(board, BUNDLE)
+    with pytest.raises(RpcClientError, match="something behind the end of the archive"):
+        write(board, None, b"more")
+    assert (status(board, "state"), board.boot_state) == (2, before)
+
+
 def test_a_bad_bundle_fails_at_the_chunk_that_shows_it(board: Board) -> None:
     before = board.boot_state
     board.call("OTA.Begin")
