@@ -2,7 +2,7 @@
 
 What is understood, and all that is:
 
-    // a comment to the end of the line
+    // a comment to the end of the line, at its start or behind a space
     name: Namespace.Type @ sysbus 0x40004400          an entry with its place on the bus
     name: Namespace.Type @ sysbus <0x40004400, +0x400>    ... with its size
     name: Namespace.Type @ { sysbus 0x0; sysbus 0x08000000 }    ... at several places
@@ -11,20 +11,26 @@ What is understood, and all that is:
         -> nvic@38                                    the default interrupt goes to line 38
         IRQ -> nvic@35                                a named output goes to line 35
 
-Anything else is a DescriptionError that names file, line and entry.
+Names begin with a letter, what belongs to an entry is indented by four spaces, numbers are decimal
+or begin with 0x. Which types, attributes and places there are: `platforms/engines/entries.py`.
+Anything else is a DescriptionError that names file, line and entry, on every engine.
 """
 
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from platforms.errors import OtasimError
 
 BOARD_FILE = Path(__file__).parent / "stm32f405.repl"
 
-_NAME = r"[A-Za-z_]\w*"
-_NUMBER = r"0[xX][0-9A-Fa-f]+|\d+"
+_NAME = r"[A-Za-z][A-Za-z0-9_]*"
+_NUMBER = r"0x[0-9A-Fa-f]+|0|[1-9][0-9]*"
+_INDENT = "    "
+# What Renode's own syntax takes, and the names it has given already.
+_RESERVED = frozenset(
+    "using new as preinit init reset local prefixed true false none empty sysbus machine".split()
+)
 _ENTRY = re.compile(
     rf"(?P<name>{_NAME})\s*:\s*(?P<type>{_NAME}(?:\.{_NAME})*)\s*@\s*(?P<places>.+)"
 )
@@ -34,9 +40,9 @@ _PLACE = re.compile(
 )
 _ATTRIBUTE = re.compile(rf"(?P<name>{_NAME})\s*:\s*(?P<value>.+)")
 _CONNECTION = re.compile(
-    rf"(?:(?P<source>{_NAME}|\d+)\s*)?->\s*(?P<target>{_NAME})\s*@\s*(?P<line>\d+)"
+    rf"(?:(?P<source>{_NAME}|[0-9]+)\s*)?->\s*(?P<target>{_NAME})\s*@\s*(?P<line>{_NUMBER})"
 )
-_TEXT = re.compile(r'"(?P<text>[^"]*)"')
+_TEXT = re.compile(r'"(?P<text>[^"\\]*)"')
 
 AttributeValue = int | str | bool
 
@@ -128,18 +134,17 @@ class BoardDescription:
     def only(self, type_name: str) -> Entry:
         """The one entry of a type; DescriptionError when there is none or more than one."""
         found = self.of_type(type_name)
-        if len(found) != 1:
-            raise DescriptionError(
-                f"expected exactly one {type_name}, found {len(found)}", path=self.path
-            )
+        if not found:
+            raise DescriptionError(f"expected one {type_name}, found none", path=self.path)
+        if len(found) > 1:
+            raise found[1].error(f"expected one {type_name}, found {len(found)}")
         return found[0]
 
 
-@cache
 def load_description(path: Path = BOARD_FILE) -> BoardDescription:
     """Read a platform file; DescriptionError when it is missing or outside the subset."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DescriptionError(f"cannot be read: {error}", path=path) from error
     return parse_description(text, path)
@@ -151,6 +156,8 @@ def parse_description(text: str, path: Path) -> BoardDescription:
     blocks = _blocks(text, path)
     for line, header, body in blocks:
         entry = _parse_entry(line, header, body, path)
+        if entry.name in _RESERVED:
+            raise entry.error("is a word of Renode's own: give it another name")
         if any(other.name == entry.name for other in entries):
             raise entry.error("is described a second time: keep one of them")
         entries.append(entry)
@@ -168,24 +175,46 @@ def _blocks(text: str, path: Path) -> list[Block]:
     """Entries as (line, header, [(line, indented line)]); a header may span lines inside braces."""
     blocks: list[Block] = []
     open_braces = False
-    for number, raw in enumerate(text.splitlines(), start=1):
+    for number, raw in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         content = _without_comment(raw)
-        if not content.strip():
+        if not content.strip(" "):
             continue
+        if not content.isprintable() or "'''" in raw:
+            raise DescriptionError(
+                "expected plain text: no tabs, no control characters, no three quotes in a row",
+                path=path,
+                line=number,
+                entry=_name_of(blocks[-1]) if blocks else "",
+            )
         if open_braces:
             line, header, body = blocks[-1]
             blocks[-1] = (line, f"{header} {content.strip()}", body)
-        elif content[0].isspace():
+        elif content.startswith(" "):
             if not blocks:
                 raise DescriptionError("an indented line before any entry", path=path, line=number)
+            if not content.startswith(_INDENT) or content.startswith(_INDENT + " "):
+                raise DescriptionError(
+                    "expected an indent of four spaces",
+                    path=path,
+                    line=number,
+                    entry=_name_of(blocks[-1]),
+                )
             blocks[-1][2].append((number, content.strip()))
             continue
         else:
             blocks.append((number, content.strip(), []))
         open_braces = blocks[-1][1].count("{") > blocks[-1][1].count("}")
     if open_braces:
-        raise DescriptionError("a { is never closed", path=path, line=blocks[-1][0])
+        raise DescriptionError(
+            "a { is never closed", path=path, line=blocks[-1][0], entry=_name_of(blocks[-1])
+        )
     return blocks
+
+
+def _name_of(block: Block) -> str:
+    """What a block is called, as far as one can tell before it is understood."""
+    header = re.match(rf"({_NAME})\s*:", block[1])
+    return header[1] if header else ""
 
 
 def _without_comment(line: str) -> str:
@@ -193,7 +222,7 @@ def _without_comment(line: str) -> str:
     for index, character in enumerate(line):
         if character == '"':
             in_text = not in_text
-        elif not in_text and line.startswith("//", index):
+        elif not in_text and line.startswith("//", index) and line[:index][-1:] in ("", " "):
             return line[:index]
     return line
 
@@ -202,7 +231,10 @@ def _parse_entry(line: int, header: str, body: list[tuple[int, str]], path: Path
     match = _ENTRY.fullmatch(header)
     if match is None:
         raise DescriptionError(
-            f"expected 'name: Type @ sysbus address', found {header!r}", path=path, line=line
+            f"expected 'name: Type @ sysbus address', found {header!r}",
+            path=path,
+            line=line,
+            entry=_name_of((line, header, body)),
         )
     name = match["name"]
     try:
@@ -215,8 +247,10 @@ def _parse_entry(line: int, header: str, body: list[tuple[int, str]], path: Path
         try:
             if connection := _CONNECTION.fullmatch(text):
                 source, target = connection["source"] or "", connection["target"]
-                connections.append(Connection(source, target, int(connection["line"])))
+                connections.append(Connection(source, target, int(connection["line"], 0)))
             elif attribute := _ATTRIBUTE.fullmatch(text):
+                if attribute["name"] in attributes:
+                    raise ValueError(f"{attribute['name']!r} is given a second time: keep one")
                 attributes[attribute["name"]] = _parse_value(attribute["value"].strip())
             else:
                 raise ValueError(f"expected 'attribute: value' or '-> target@line', found {text!r}")
@@ -231,7 +265,7 @@ def _split_places(text: str) -> list[str]:
         return [text]
     if not text.endswith("}"):
         raise ValueError(f"expected '{{ place; place }}', found {text!r}")
-    return [part.strip() for part in text[1:-1].split(";") if part.strip()]
+    return [part.strip() for part in text[1:-1].split(";")]
 
 
 def _parse_place(text: str) -> Registration:

@@ -37,6 +37,25 @@ class UnsupportedRegisterError(OtasimError):
         self.hint = hint
 
 
+class ModelError(OtasimError):
+    """A model answered with what is no answer.
+
+    Attributes:
+        model: the name of the model.
+        place: what was read from it.
+        value: what it answered.
+    """
+
+    def __init__(self, model: str, place: str, value: object, expected: str) -> None:
+        super().__init__(
+            f"the model of {model} answered the read of {place} with {value!r}: "
+            f"expected {expected}; mend the model"
+        )
+        self.model = model
+        self.place = place
+        self.value = value
+
+
 class BusPeripheral(Protocol):
     """Registers on the bus. Offsets count in bytes from the base; widths are 1, 2 or 4 bytes."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from platforms.devices.peripheral import StorageRegisters, UnsupportedRegisterError
+from platforms.devices.peripheral import ModelError, StorageRegisters, UnsupportedRegisterError
 
 CR1, CR2, SR, DR, CRCPR, RXCRCR, TXCRCR, I2SCFGR, I2SPR = range(0x00, 0x24, 4)
 CR1_CPHA, CR1_CPOL, CR1_MSTR, CR1_SPE, CR1_LSBFIRST, CR1_SSI, CR1_SSM = (
@@ -24,6 +24,20 @@ class SpiSlave(Protocol):
     def exchange(self, data: bytes) -> bytes:
         """Shift `data` in and the same number of bytes out."""
         ...
+
+
+def exchange(slave: SpiSlave, frame: bytes) -> bytes:
+    """Shift `frame` through a slave; ModelError when its model does not answer byte for byte."""
+    # A model is the user's code: what its signature says is not what it does.
+    answer: object = slave.exchange(frame)
+    if not isinstance(answer, bytes | bytearray) or len(answer) != len(frame):
+        raise ModelError(
+            f"the SPI chip {type(slave).__name__}",
+            f"{len(frame)} bytes",
+            answer,
+            f"{len(frame)} bytes",
+        )
+    return bytes(answer)
 
 
 class SpiMaster:
@@ -104,7 +118,7 @@ class SpiMaster:
         if control & CR1_LSBFIRST:
             frame = bytes(_reverse_bits(byte) for byte in reversed(frame))
         # With nobody driving MISO the line is pulled up.
-        answer = self.slave.exchange(frame) if self.slave is not None else b"\xff" * size
+        answer = exchange(self.slave, frame) if self.slave is not None else b"\xff" * size
         if control & CR1_LSBFIRST:
             answer = bytes(_reverse_bits(byte) for byte in reversed(answer))
         if self._received is not None:

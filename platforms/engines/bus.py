@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from platforms.devices.peripheral import (
     BusPeripheral,
+    ModelError,
     UnsupportedHardwareError,
     UnsupportedRegisterError,
+    mask_of,
 )
 from platforms.engines.protocol import BusModel, EngineError
 
@@ -61,14 +63,24 @@ class PeripheralBus:
         self.peripherals.append(model.peripheral)
 
     def read(self, address: int, width: int) -> int:
-        """Load from a peripheral; UnsupportedHardwareError where nothing is modelled."""
+        """Load from a peripheral: what its model says, as wide as the access.
+
+        Raises:
+            UnsupportedHardwareError: nothing is modelled there.
+            ModelError: the model answers with something that is no number.
+        """
         slot = self._slots.get(address >> SLOT_SHIFT)
         if slot is None:
             raise _not_modelled(address, width, "read")
+        offset = address - slot.base
         try:
-            return slot.peripheral.read(address - slot.base, width)
+            # A model is the user's code: what its signature says is not what it does.
+            value: object = slot.peripheral.read(offset, width)
         except UnsupportedRegisterError as error:
             raise _no_register(address, error) from error
+        if not isinstance(value, int):
+            raise ModelError(slot.peripheral.name, f"register 0x{offset:02x}", value, "an integer")
+        return value & mask_of(width)
 
     def write(self, address: int, width: int, value: int) -> None:
         """Store to a peripheral; UnsupportedHardwareError where nothing is modelled."""

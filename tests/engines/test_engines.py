@@ -357,10 +357,10 @@ def test_a_peripheral_moved_in_the_platform_file_is_at_its_new_place(
     [
         ("x: Timers.STM32_Timer @ sysbus 0x40000000", "Timers.STM32_Timer"),
         ("x: Memory.MappedMemory @ sysbus 0x20010000\n    size: 0x1000", "overlaps sram"),
-        ("x: UART.STM32_UART @ sysbus 0x40003000", "overlaps IWDG"),
-        ("x: UART.STM32_UART @ sysbus 0x40004800\n    -> nvic@200", "interrupt line 200"),
+        ("x: UART.STM32_UART @ sysbus <0x40003000, +0x400>", "overlaps IWDG"),
+        ("x: SPI.STM32SPI @ sysbus 0x40004800\n    IRQ -> nvic@200", "interrupt line 200"),
         ("x: Memory.MappedMemory @ sysbus 0x40024000\n    size: 0x1000", "for peripherals only"),
-        ("x: Memory.MappedMemory @ sysbus 0x60000000\n    size: 100", "bounds"),
+        ("x: Memory.MappedMemory @ sysbus 0x60000000\n    size: 100", "steps of 0x1000"),
     ],
     ids=["type", "memory", "peripheral", "interrupt", "region", "size"],
 )

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from platforms.clock import NS_PER_MS, NS_PER_US, Clock
 from platforms.description import BoardDescription
-from platforms.devices.interrupt_controller import BUS_FAULT, HARD_FAULT, NMI, USAGE_FAULT
 from platforms.devices.peripheral import UnsupportedHardwareError
 from platforms.devices.reset_cause import ResetCause
 from platforms.devices.system_control import DataWatchpointUnit
@@ -20,6 +19,7 @@ from platforms.engines.entries import CONTROLLER
 from platforms.engines.protocol import (
     BoardModels,
     BusModel,
+    EngineError,
     EngineEvents,
     FaultKind,
     ProcessorFault,
@@ -28,15 +28,6 @@ from platforms.engines.renode.hardware import Hardware
 
 LONGEST_RUN_NS = 10 * NS_PER_MS
 DATA_WATCHPOINT_UNIT = 0xE000_1000
-
-# The enable bit in SHCSR of a fault's own exception, and that exception; ARMv7-M ARM B3.2.13.
-_UNESCALATED = (NMI, HARD_FAULT)
-_FAULT_EXCEPTIONS = {
-    FaultKind.UNDEFINED_INSTRUCTION: (1 << 18, USAGE_FAULT),
-    FaultKind.UNMAPPED_READ: (1 << 17, BUS_FAULT),
-    FaultKind.UNMAPPED_WRITE: (1 << 17, BUS_FAULT),
-    FaultKind.UNMAPPED_FETCH: (1 << 17, BUS_FAULT),
-}
 
 
 class RenodeEngine:
@@ -55,6 +46,7 @@ class RenodeEngine:
         self._events = events
         self._flash = models.flash
         self.attention: Callable[[], None] = lambda: None
+        self._wiring = True  # Renode is put together, reset or taken apart: what it touches is void
         self._origin_ns = 0  # the board's time when Renode's was 0
         self._released = False
         self._in_run = False
@@ -63,6 +55,7 @@ class RenodeEngine:
         self._watching = False
         self._alarm_ns: int | None = None
         self._error: BaseException | None = None
+        self._lock_up: Callable[[], int] | None = None
         self._stale_flash: tuple[int, int] | None = (0, len(models.flash.cells))
         bus = PeripheralBus()
         for model in models.bus:
@@ -70,11 +63,21 @@ class RenodeEngine:
         frequency_hz = description.only(CONTROLLER).number("systickFrequency")
         self._cycle_counter = DataWatchpointUnit(clock, frequency_hz)
         bus.attach(BusModel(DATA_WATCHPOINT_UNIT, 0x1000, self._cycle_counter))
-        self._hardware = Hardware(description, models, bus, self._access, self._bus_fault)
+        self._open: Hardware | None = Hardware(
+            description, models, bus, self._access, self._stack_fault
+        )
         self._hardware.on_console_output(self._note_output)
         self._hardware.on_reset_request(self._note_reset_request)
-        self._hardware.on_fault(lambda kind: self._take_fault(kind, None))
         self._hardware.on_alarm(self._note_alarm)
+        self._hardware.faults.guard(description, self._take_access_fault)
+        self._hardware.faults.on_fault(self._take_own_fault)
+        self._wiring = False
+
+    @property
+    def _hardware(self) -> Hardware:
+        if self._open is None:
+            raise EngineError("this board is closed: make another one")
+        return self._open
 
     # -- the engine protocol ----------------------------------------------------------------------
 
@@ -86,7 +89,7 @@ class RenodeEngine:
             self._reset_due = True  # Renode resets between runs
             self._hardware.hold()
         else:
-            self._hardware.reset()
+            self._reset_hardware()
 
     def power_lost(self, seed: int) -> None:
         """RAM comes up with chance content; firmware must not count on zeros or on the past."""
@@ -103,6 +106,7 @@ class RenodeEngine:
     def run_until(self, deadline_ns: int) -> None:
         """Run until virtual time reaches `deadline_ns` or `stop` is called."""
         clock = self.clock
+        _ = self._hardware  # EngineError when the board is closed
         self._stop_requested = False
         while not self._stop_requested and clock.now_ns < deadline_ns:
             if self._released:
@@ -155,7 +159,10 @@ class RenodeEngine:
 
     def close(self) -> None:
         """Take the board out of Renode."""
-        self._hardware.close()
+        if self._open is not None:
+            self._wiring = True
+            hardware, self._open = self._open, None
+            hardware.close()
 
     # -- tools ------------------------------------------------------------------------------------
 
@@ -182,15 +189,23 @@ class RenodeEngine:
             self._hardware.run_for(max(NS_PER_US, until_ns - self.clock.now_ns), self.attention)
         finally:
             self._in_run = False
+        if self._lock_up is not None:
+            report, self._lock_up = self._lock_up, None
+            report()
         if self._reset_due:
             self._reset_due = False
-            self._hardware.reset()
+            self._reset_hardware()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
         if self._stop_requested or not self._released:
             return
         self.clock.advance_to(self._origin_ns + self._hardware.now_ns)
+
+    def _reset_hardware(self) -> None:
+        self._wiring = True
+        self._hardware.reset()
+        self._wiring = False
 
     def _refresh_flash(self) -> None:
         if self._stale_flash is not None:
@@ -215,9 +230,13 @@ class RenodeEngine:
     # -- what Renode calls, on its processor's thread ---------------------------------------------
 
     def _access(self, action: Callable[[], int]) -> int:
-        """An access of the processor to a model, at its own moment of the board's time."""
-        if not (self._in_run and self._released) or self._stop_requested:
-            return 0  # wiring, a reset, or what Renode still does when it is halted already: void
+        """An access to a model; one of the processor's at its own moment of the board's time."""
+        if self._wiring:
+            return 0
+        if not (self._in_run and self._hardware.on_processor_thread):
+            return self._visit(action)
+        if not self._released or self._stop_requested:
+            return 0  # what Renode still does when it is halted already: void
         try:
             self._hardware.synchronize()
             self._follow_renode()
@@ -244,32 +263,68 @@ class RenodeEngine:
             return value
         return 0
 
-    def _bus_fault(self, kind: FaultKind, address: int) -> None:
-        self._take_fault(kind, address)
+    def _visit(self, action: Callable[[], int]) -> int:
+        """An access of somebody at the debugger, the monitor or in Python: it fails alone."""
+        try:
+            return action()
+        except Exception as error:  # noqa: BLE001 - would end the process in .NET
+            self._hardware.warn(f"not by the processor, and left out: {error}")
+            return 0
 
-    def _take_fault(self, kind: FaultKind, address: int | None) -> None:
-        """Escalate what the firmware has not enabled, as silicon does; ARMv7-M ARM B1.5.14.
-
-        Renode 1.16 leaves such a fault pending as what it is, and knows no bus fault at all.
-        """
+    def _take_own_fault(self, kind: FaultKind) -> None:
+        """The processor has found that it cannot go on."""
 
         def take() -> int:
-            counter = self._hardware.program_counter
-            fetch = kind is FaultKind.UNMAPPED_READ and address in (counter, counter + 2)
-            found = FaultKind.UNMAPPED_FETCH if fetch else kind
-            if self._hardware.exception in _UNESCALATED:
-                # ARMv7-M ARM B1.5.15: lock-up, until somebody resets.
-                self._events.fault(ProcessorFault(found, counter, address, None))
-                self._released = False
-                self._hardware.hold()
-                return 0
-            enable, own_exception = _FAULT_EXCEPTIONS.get(found, (0, HARD_FAULT))
-            exception = own_exception if self._hardware.fault_enabled(enable) else HARD_FAULT
-            self._events.fault(ProcessorFault(found, counter, address, exception))
-            self._hardware.pend(exception)
+            exception = self._hardware.faults.take(kind, None)
+            self._note_fault(kind, None, exception)
+            if exception is None:
+                self._hold_for_good()
             return 0
 
         self._access(take)
+
+    def _take_access_fault(self, kind: FaultKind, address: int) -> None:
+        """An access cannot be made: the processor goes back to before its instruction first.
+
+        Only then does its PC say where that is.
+        """
+
+        def take() -> int:
+            exception = self._hardware.faults.take(kind, address)
+
+            def note() -> int:
+                self._note_fault(kind, address, exception)
+                return 0
+
+            if exception is None:
+                self._lock_up = note
+                self._hold_for_good()
+            else:
+                self._hardware.faults.when_entered(lambda: self._access(note))
+            return 0
+
+        self._access(take)
+
+    def _stack_fault(self, kind: FaultKind, address: int) -> None:
+        """Renode found no stack or no vector table where it entered or left an exception."""
+        if self._wiring or not (self._in_run and self._hardware.on_processor_thread):
+            return  # somebody looks at what is not there
+
+        def lock_up() -> int:
+            self._note_fault(kind, address, None)
+            self._hold_for_good()
+            return 0
+
+        self._access(lock_up)
+
+    def _note_fault(self, kind: FaultKind, address: int | None, exception: int | None) -> None:
+        counter = self._hardware.program_counter
+        self._events.fault(ProcessorFault(kind, counter, address, exception))
+
+    def _hold_for_good(self) -> None:
+        """The processor is locked up: only a reset helps."""
+        self._released = False
+        self._hardware.hold()
 
     def _note_store(self, address: int, data: bytes) -> None:
         offset = self._hardware.flash_offset(address)

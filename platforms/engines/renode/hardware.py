@@ -2,6 +2,7 @@
 
 import ctypes
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import System
 from Antmicro.Renode.Core.Structure import NullRegistrationPoint
+from Antmicro.Renode.Logging import Logger, LogLevel
 from Antmicro.Renode.Logging.Profiling import MemoryOperation
 from Antmicro.Renode.Peripherals.Bus import Access as BusAccess
 from Antmicro.Renode.Peripherals.Bus import BusHookDelegate, BusRangeRegistration, SysbusAccessWidth
-from Antmicro.Renode.Peripherals.CPU import MemoryAccessHook, RegisterValue
+from Antmicro.Renode.Peripherals.CPU import EmulationCPUState, MemoryAccessHook, RegisterValue
 from Antmicro.Renode.Peripherals.Timers import LimitTimer
 from Antmicro.Renode.Time import Direction, TimeInterval, WorkMode
 from Antmicro.Renode.UserInterface import MonitorTimeExtensions
@@ -33,6 +35,7 @@ from platforms.engines.entries import (
 )
 from platforms.engines.protocol import BoardModels, EngineError, FaultKind
 from platforms.engines.renode import tools
+from platforms.engines.renode.faults import FaultUnit
 from platforms.engines.renode.peripherals import Access, BusAdapter, SpiAdapter, UnmappedAdapter
 
 MACHINE_NAME = "otasim"
@@ -48,15 +51,7 @@ _REGIONS = (
     (PRIVATE_REGION[1], 1 << 32, False),
 )
 _AIRCR = 0xE000_ED0C
-_SHCSR = 0xD24  # from the start of Renode's interrupt controller
 _AIRCR_KEY, _AIRCR_SYSRESETREQ = 0x05FA_0000, 1 << 2  # ARMv7-M ARM B3.2.6
-# What Renode's processor library counts: undefined instruction, the two aborts, breakpoint.
-_FAULTS = {
-    1: FaultKind.UNDEFINED_INSTRUCTION,
-    3: FaultKind.UNMAPPED_FETCH,
-    4: FaultKind.UNMAPPED_READ,
-    7: FaultKind.BREAKPOINT,
-}
 _CR1, _CR1_UE_RE = 0x0C, 1 << 13 | 1 << 2  # RM0090 30.6.4
 
 _REGISTERS = {f"r{number}": number for number in range(13)} | {
@@ -69,6 +64,7 @@ class Hardware:
 
     Attributes:
         processor: Renode's CortexM.
+        faults: what decides about its faults.
     """
 
     def __init__(
@@ -81,7 +77,7 @@ class Hardware:
     ) -> None:
         check(description, models)
         self._models = models
-        self._debugged: ThreadPoolExecutor | None = None
+        self._visited: ThreadPoolExecutor | None = None
         self._emulation = Emulation()
         if list(self._emulation.internal.Names):
             raise EngineError(
@@ -92,6 +88,9 @@ class Hardware:
         self._machine = wrapper.internal
         try:
             self._assemble(wrapper, description, bus, access, unmapped)
+        except System.Exception as error:
+            self.close()
+            raise _refusal(description, str(error.Message)) from error
         except BaseException:
             self.close()
             raise
@@ -104,12 +103,7 @@ class Hardware:
         access: Access,
         unmapped: Callable[[FaultKind, int], None],
     ) -> None:
-        try:
-            wrapper.load_repl(str(description.path))
-        except System.Exception as error:
-            raise DescriptionError(
-                f"Renode does not accept it: {error.Message}", path=description.path
-            ) from error
+        wrapper.load_repl(str(description.path))
         self._sysbus = interface_to_class(self._machine.SystemBus)
         self.processor = self._entry(description.only(PROCESSOR).name)
         self._controller = self._entry(description.only(CONTROLLER).name)
@@ -117,7 +111,7 @@ class Hardware:
         places = description.named(self._models.flash.memory).registrations
         self._flash_bases = [place.address for place in places if place.address is not None]
         self._ram = [
-            (entry.address(), entry.number("size"))
+            (entry.registrations[0].address or 0, entry.number("size"))
             for entry in description.of_type(MEMORY)
             if entry.name != self._models.flash.memory
         ]
@@ -143,6 +137,7 @@ class Hardware:
             self._machine.SetLocalName(adapter, f"otasim_{chip.controller}")
             self._entry(chip.port).Connections[chip.pin].Connect(adapter, 0)
             self._adapters.append(adapter)
+        self.faults = FaultUnit(self.processor, self._controller, self._sysbus)
 
     def _entry(self, name: str) -> Any:  # noqa: ANN401 - an object of .NET
         return interface_to_class(self._machine[f"sysbus.{name}"])
@@ -164,24 +159,6 @@ class Hardware:
         self._sysbus.AddWatchpointHook(
             _AIRCR, SysbusAccessWidth.DoubleWord, BusAccess.Write, self._hook
         )
-
-    def fault_enabled(self, mask: int) -> bool:
-        """Whether the firmware has enabled a fault's own exception, by its bit of SHCSR."""
-        return bool(self._controller.ReadDoubleWord(_SHCSR) & mask)
-
-    def on_fault(self, act: Callable[[FaultKind], None]) -> None:
-        """Call `act` when the processor takes a fault of its own."""
-
-        def taken(index: int) -> None:
-            kind = _FAULTS.get(index)
-            if kind is not None:
-                act(kind)
-
-        self.processor.AddHookAtInterruptBegin(System.Action[System.UInt64](taken))
-
-    def pend(self, exception: int) -> None:
-        """Make an exception of the processor pending."""
-        self._controller.SetPendingIRQ(exception)
 
     def watch_stores(self, act: Callable[[int, bytes], None] | None) -> None:
         """Call `act` with address and data of each store to memory, or stop that.
@@ -232,15 +209,32 @@ class Hardware:
         self.processor.SyncTime()
 
     def run_for(self, duration_ns: int, attention: Callable[[], None]) -> None:
-        """Let the machine run for so long; `attention` is called now and then if it takes long."""
+        """Let the machine run for so long; `attention` is called now and then if it takes long.
+
+        Raises EngineError when Renode's processor has given up, which only a reset mends.
+        """
+        self._check_processor()
         duration = TimeInterval.FromNanoseconds(duration_ns)
         self._time_source.Quantum = duration
-        if self._debugged is None:
+        if self._visited is None:
             self._run_renode(duration)
-            return
-        # A debugger may hold the processor for as long as it likes: the run is waited for, from a
-        # thread that can still be told to end.
-        run = self._debugged.submit(self._run_renode, duration)
+        else:
+            self._run_attended(self._visited, duration, attention)
+        self._check_processor()
+
+    def _check_processor(self) -> None:
+        if self.processor.EmulationState == EmulationCPUState.Aborted:
+            raise EngineError(
+                f"at PC 0x{self.program_counter:08x}: Renode's processor has given up; its log "
+                "says why (--renode-log FILE). Reset the board, or use --engine embedded"
+            )
+
+    def _run_attended(
+        self, visited: ThreadPoolExecutor, duration: TimeInterval, attention: Callable[[], None]
+    ) -> None:
+        # A debugger or somebody at the monitor may hold the processor for as long as they like: the
+        # run is waited for, from a thread that can still be told to end.
+        run = visited.submit(self._run_renode, duration)
         while True:
             try:
                 run.result(_ATTENTION_S)
@@ -255,11 +249,25 @@ class Hardware:
     def open_monitor(self, port: int) -> None:
         """Open Renode's monitor on a TCP port."""
         tools.open_monitor(MACHINE_NAME, port)
+        self._expect_visitors()
 
     def start_gdb_server(self, port: int) -> None:
         """Start Renode's GDB server on a TCP port."""
         tools.start_gdb_server(self._machine, port)
-        self._debugged = ThreadPoolExecutor(1, "otasim: Renode")
+        self._expect_visitors()
+
+    def _expect_visitors(self) -> None:
+        if self._visited is None:
+            self._visited = ThreadPoolExecutor(1, "otasim: Renode")
+
+    @property
+    def on_processor_thread(self) -> bool:
+        """Whether it is the processor that calls here, and not somebody at its tools."""
+        return self._visited is None or bool(self.processor.OnPossessedThread)
+
+    def warn(self, message: str) -> None:
+        """Put a line into Renode's log."""
+        Logger.LogAs(self._machine, LogLevel.Warning, message.replace("{", "{{").replace("}", "}}"))
 
     def log_to(self, path: Path) -> None:
         """Write Renode's log to a file."""
@@ -275,16 +283,12 @@ class Hardware:
         """Reset the machine; its processor is halted afterwards."""
         self.processor.IsHalted = True
         self._machine.Reset()
+        self.faults.reset()
         self.processor.IsHalted = True
 
     def hold(self) -> None:
         """Halt the processor where it is, from its own thread or another."""
         self.processor.IsHalted = True
-
-    @property
-    def exception(self) -> int:
-        """Number of the exception that the processor is in; 0 outside."""
-        return int(self.processor.GetRegisterUnsafe(_REGISTERS["xpsr"]).RawValue) & 0x1FF
 
     @property
     def program_counter(self) -> int:
@@ -315,10 +319,15 @@ class Hardware:
     def copy_flash(self, offset: int, length: int) -> None:
         """Bring the processor's view of the internal flash up to date with its model."""
         cells = self._models.flash.cells[offset : offset + length]
-        address = ctypes.addressof(ctypes.c_char.from_buffer(cells))
-        data = System.Array.CreateInstance(System.Byte, length)
-        System.Runtime.InteropServices.Marshal.Copy(System.IntPtr(address), data, 0, length)
-        self._sysbus.WriteBytes(data, self._flash_bases[0] + offset)
+        self._copy(cells, self._flash_bases[0] + offset)
+
+    def _copy(self, data: bytearray | memoryview, address: int) -> None:
+        """Copy in one piece: pythonnet converts byte by byte, 600 ns each."""
+        length = len(data)
+        source = System.IntPtr(ctypes.addressof(ctypes.c_char.from_buffer(data)))
+        copy = System.Array.CreateInstance(System.Byte, length)
+        System.Runtime.InteropServices.Marshal.Copy(source, copy, 0, length)
+        self._sysbus.WriteBytes(copy, address)
 
     def flash_offset(self, address: int) -> int | None:
         """Where in the internal flash an address is; None outside."""
@@ -333,7 +342,7 @@ class Hardware:
 
     def write(self, address: int, data: bytes) -> None:
         """Write RAM as a debugger does."""
-        self._sysbus.WriteBytes(System.Array[System.Byte](data), address)
+        self._copy(bytearray(data), address)
 
     def registers(self) -> Mapping[str, int]:
         """The processor's registers by name."""
@@ -343,6 +352,20 @@ class Hardware:
     def close(self) -> None:
         """Take the machine out of Renode."""
         self._emulation.clear()
+
+
+def _refusal(description: BoardDescription, message: str) -> DescriptionError:
+    """What Renode says about a platform file, with the place it names in its own words."""
+    what, _, rest = message.replace("\r", "").partition("\n")
+    place = re.search(rf"At {re.escape(str(description.path))}:(\d+):\d+", rest)
+    line = int(place[1]) if place else 0
+    about = [entry.name for entry in description.entries if entry.line <= line]
+    return DescriptionError(
+        f"Renode does not accept it: {what}",
+        path=description.path,
+        line=line,
+        entry=about[-1] if about else "",
+    )
 
 
 def _holes(description: BoardDescription) -> Iterator[tuple[int, int, bool]]:

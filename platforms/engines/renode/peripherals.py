@@ -19,7 +19,7 @@ from Antmicro.Renode.Peripherals.Bus import (
 )
 from Antmicro.Renode.Peripherals.SPI import ISPIPeripheral
 
-from platforms.devices.spi import SpiSlave
+from platforms.devices.spi import SpiSlave, exchange
 from platforms.engines.bus import PeripheralBus
 from platforms.engines.protocol import FaultKind
 
@@ -128,7 +128,7 @@ class SpiAdapter(ISPIPeripheral, IGPIOReceiver, IPeripheral):
 
     def Transmit(self, data: int) -> int:  # noqa: N802
         """Shift one byte in and one out."""
-        return self._access(lambda: self._chip.exchange(bytes((data,)))[0])
+        return self._access(lambda: exchange(self._chip, bytes((data,)))[0])
 
     def FinishTransmission(self) -> None:  # noqa: N802
         """Renode's STM32 controller never says so: chip select does."""

@@ -1,0 +1,130 @@
+"""What Renode's processor does at its own moment, and not at the end of Renode's run."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Protocol
+
+import pytest
+
+from otasim.engines import RENODE, missing_engine
+from platforms.clock import NS_PER_MS
+from platforms.devices.reset_cause import ResetCause
+from platforms.engines.protocol import EngineError, FaultKind
+from platforms.models import RAM_BASE as RAM
+from tests.engines.test_engines import SELF, Bench, add_one, load_constant, store
+
+pytestmark = pytest.mark.skipif(
+    bool(missing_engine(RENODE)), reason=missing_engine(RENODE) or "it is there"
+)
+FEED = store(0xAAAA, 0x4000_3000)
+
+
+class MakeBench(Protocol):
+    def __call__(self, code: bytes, handlers: dict[int, bytes] | None = None) -> Bench: ...
+
+
+@pytest.fixture
+def make_bench() -> Iterator[MakeBench]:
+    with ExitStack() as cleanup:
+
+        def make(code: bytes, handlers: dict[int, bytes] | None = None) -> Bench:
+            bench = Bench(RENODE, code, handlers)
+            cleanup.callback(bench.engine.close)
+            return bench
+
+        yield make
+
+
+def test_a_busy_flash_stalls_the_processor(make_bench: MakeBench) -> None:
+    unlock = store(0x4567_0123, 0x4002_3C04) + store(0xCDEF_89AB, 0x4002_3C04)
+    erase = store(1 << 16 | 1 << 3 | 1 << 1, 0x4002_3C10)  # STRT, sector 1, SER
+    bench = make_bench(unlock + erase + FEED + SELF)
+    late_ns: list[int] = []
+    memory = bench.models.internal_flash.memory
+    bench.models.watchdog.on_feed = lambda: late_ns.append(
+        bench.clock.now_ns - memory.busy_until_ns
+    )
+    bench.run(NS_PER_MS)
+    bench.run(NS_PER_MS)
+    assert memory.busy_until_ns > 100 * NS_PER_MS
+    assert len(late_ns) == 1
+    assert 0 <= late_ns[0] < NS_PER_MS
+
+
+def test_an_event_that_an_access_asks_for_comes_at_its_own_time(make_bench: MakeBench) -> None:
+    start = store(0x5555, 0x4000_3000) + store(3, 0x4000_3008) + store(0xCCCC, 0x4000_3000)
+    bench = make_bench(start + SELF)
+    bitten_ns: list[int] = []
+
+    def bite() -> None:
+        bitten_ns.append(bench.clock.now_ns)
+        bench._note_reset(ResetCause.WATCHDOG)
+
+    bench.models.watchdog.on_timeout = bite
+    bench.run(9 * NS_PER_MS)
+    assert len(bitten_ns) == 1
+    assert 0 < bitten_ns[0] < NS_PER_MS
+    assert bench.clock.now_ns == bitten_ns[0]
+
+
+def test_a_reset_in_the_middle_of_a_run_stops_the_processor(make_bench: MakeBench) -> None:
+    loop = load_constant(0, RAM) + b"\x01\x68\x01\x31\x01\x60\xfb\xe7"  # ldr; adds; str; b ldr
+    bench = make_bench(loop)
+    bench.engine.write_memory(RAM, bytes(4))
+    bench.clock.call_at(NS_PER_MS, bench.engine.reset)
+    bench.run(9 * NS_PER_MS)
+    # Four instructions a turn at 16 a microsecond.
+    assert bench.word(RAM) == pytest.approx(4000, abs=100)
+    assert bench.clock.now_ns == 9 * NS_PER_MS
+
+
+@pytest.mark.parametrize(
+    "address", [0x4000_4400, 0x4002_3800, 0x4000_0000, 0xE000_E000, 0xE800_0000],
+    ids=["UART", "model", "nothing", "controller", "system"],
+)  # fmt: skip
+def test_peripherals_are_no_place_for_code(make_bench: MakeBench, address: int) -> None:
+    jump = load_constant(3, address | 1) + b"\x18\x47"  # bx r3
+    bench = make_bench(jump, {3: add_one(RAM) + SELF})
+    bench.engine.write_memory(RAM, bytes(4))
+    bench.run(NS_PER_MS)
+    bench.run(20 * NS_PER_MS)
+    (fault,) = bench.faults
+    assert (fault.kind, fault.address) == (FaultKind.UNMAPPED_FETCH, address)
+    assert bench.word(RAM) == 1
+
+
+def test_a_processor_that_gave_up_is_an_error_until_it_is_reset(make_bench: MakeBench) -> None:
+    bench = make_bench(load_constant(0, 0x3000_0000) + b"\x01\x68" + SELF)  # ldr r1, [r0]
+    from Antmicro.Renode.Peripherals.CPU import (  # noqa: PLC0415 - needs Renode
+        ExternalMmuFaultHook,
+        ExternalMmuResult,
+    )
+
+    # The M profile knows no such abort: Renode's own way to give up.
+    hook = ExternalMmuFaultHook(lambda *_: ExternalMmuResult.ExternalAbort)
+    processor = bench.engine._hardware.processor  # type: ignore[attr-defined]
+    processor.AddHookOnMmuFault(hook)
+    for _ in range(2):
+        with pytest.raises(EngineError, match="given up"):
+            bench.run(NS_PER_MS)
+    processor.RemoveHookOnMmuFault(hook)
+    bench.engine.reset()
+    bench.engine.start(vector_table=0x0801_0000, stack_pointer=RAM + 0x1000, program_counter=0x0801_0201)
+    bench.faults.clear()
+    bench.run(NS_PER_MS)
+    assert [fault.address for fault in bench.faults] == [0x3000_0000]
+
+
+def test_a_closed_board_says_so(make_bench: MakeBench) -> None:
+    bench = make_bench(SELF)
+    bench.run(NS_PER_MS)
+    bench.engine.close()
+    bench.engine.close()
+    for use in (
+        lambda: bench.run(NS_PER_MS),
+        lambda: bench.word(RAM),
+        bench.engine.registers,
+        bench.engine.reset,
+    ):
+        with pytest.raises(EngineError, match="closed"):
+            use()
