@@ -256,10 +256,10 @@ class FaultUnit:
         return priority & (0xFF << (group + 1)) & 0xFF
 
     def _register(self, number: int) -> int:
-        return int(self._processor.GetRegisterUnsafe(number).RawValue)
+        return int(self._processor.GetRegister(number).RawValue)
 
     def _set_register(self, number: int, value: int) -> None:
-        self._processor.SetRegisterUnsafe(number, RegisterValue.Create(value, 32))
+        self._processor.SetRegister(number, RegisterValue.Create(value, 32))
 
 
 _NO_INTERRUPT = 512  # and more: what Renode's controller says when nothing is to be taken

@@ -14,7 +14,12 @@ from Antmicro.Renode.Logging import Logger, LogLevel
 from Antmicro.Renode.Logging.Profiling import MemoryOperation
 from Antmicro.Renode.Peripherals.Bus import Access as BusAccess
 from Antmicro.Renode.Peripherals.Bus import BusHookDelegate, BusRangeRegistration, SysbusAccessWidth
-from Antmicro.Renode.Peripherals.CPU import EmulationCPUState, MemoryAccessHook, RegisterValue
+from Antmicro.Renode.Peripherals.CPU import (
+    HaltArguments,
+    HaltReason,
+    MemoryAccessHook,
+    RegisterValue,
+)
 from Antmicro.Renode.Peripherals.Timers import LimitTimer
 from Antmicro.Renode.Time import Direction, TimeInterval, WorkMode
 from Antmicro.Renode.UserInterface import MonitorTimeExtensions
@@ -138,6 +143,13 @@ class Hardware:
             self._entry(chip.port).Connections[chip.pin].Connect(adapter, 0)
             self._adapters.append(adapter)
         self.faults = FaultUnit(self.processor, self._controller, self._sysbus)
+        self._gave_up = False
+        self._halted_hook = System.Action[HaltArguments](self._note_halt)
+        self.processor.Halted += self._halted_hook
+
+    def _note_halt(self, halted: HaltArguments) -> None:
+        if halted.Reason == HaltReason.Abort:
+            self._gave_up = True
 
     def _entry(self, name: str) -> Any:  # noqa: ANN401 - an object of .NET
         return interface_to_class(self._machine[f"sysbus.{name}"])
@@ -223,7 +235,7 @@ class Hardware:
         self._check_processor()
 
     def _check_processor(self) -> None:
-        if self.processor.EmulationState == EmulationCPUState.Aborted:
+        if self._gave_up:
             raise EngineError(
                 f"at PC 0x{self.program_counter:08x}: Renode's processor has given up; its log "
                 "says why (--renode-log FILE). Reset the board, or use --engine embedded"
@@ -284,6 +296,7 @@ class Hardware:
         self.processor.IsHalted = True
         self._machine.Reset()
         self.faults.reset()
+        self._gave_up = False
         self.processor.IsHalted = True
 
     def hold(self) -> None:
@@ -346,7 +359,7 @@ class Hardware:
 
     def registers(self) -> Mapping[str, int]:
         """The processor's registers by name."""
-        get = self.processor.GetRegisterUnsafe
+        get = self.processor.GetRegister
         return {name: int(get(index).RawValue) for name, index in _REGISTERS.items()}
 
     def close(self) -> None:
