@@ -4,6 +4,8 @@ Exceptions carry their architectural numbers (ARMv7-M ARM table B1-4): 2 NMI, 3 
 15 SysTick, 16 + n for interrupt line n. STM32F4 implements 82 lines and 4 priority bits (PM0214).
 """
 
+from collections.abc import Callable
+
 from platforms.devices.peripheral import UnsupportedRegisterError
 
 NMI, HARD_FAULT, MEM_MANAGE, BUS_FAULT, USAGE_FAULT = 2, 3, 4, 5, 6
@@ -23,9 +25,14 @@ ISER, ICER, ISPR, ICPR, IABR, IPR, STIR = 0x100, 0x180, 0x200, 0x280, 0x300, 0x4
 
 
 class InterruptController:
-    """Pending, enabled and active exceptions as bit sets over exception numbers."""
+    """Pending, enabled and active exceptions as bit sets over exception numbers.
+
+    Attributes:
+        on_pended: called when an exception that was not pending becomes so, enabled or not.
+    """
 
     def __init__(self) -> None:
+        self.on_pended: Callable[[], None] = lambda: None
         self._lines: set[int] = set()
         self.reset()
 
@@ -42,7 +49,12 @@ class InterruptController:
 
     def pend(self, exception: int) -> None:
         """Make `exception` pending."""
-        self.pending |= 1 << exception
+        self._pend(1 << exception)
+
+    def _pend(self, exceptions: int) -> None:
+        if exceptions & ~self.pending:
+            self.pending |= exceptions
+            self.on_pended()
 
     def clear(self, exception: int) -> None:
         """Make `exception` not pending."""
@@ -139,18 +151,19 @@ class InterruptController:
         elif ICER <= offset < ICER + 0x20:
             self.enabled &= ~self._bits_of(value, offset - ICER)
         elif ISPR <= offset < ISPR + 0x20:
-            self.pending |= self._bits_of(value, offset - ISPR)
+            self._pend(self._bits_of(value, offset - ISPR))
         elif ICPR <= offset < ICPR + 0x20:
-            self.pending &= ~self._bits_of(value, offset - ICPR)
-            for exception in self._lines:
-                self.pend(exception)  # a line that is high cannot be cleared
+            cleared = self._bits_of(value, offset - ICPR)
+            # A line that is high cannot be cleared; one that is being serviced is not pending.
+            held = sum(1 << exception for exception in self._lines) & ~self.active
+            self.pending &= ~(cleared & ~held)
         elif IPR <= offset < IPR + 0xF0:
             for index in range(width):
                 exception = FIRST_INTERRUPT + offset - IPR + index
                 if exception < EXCEPTION_COUNT:
                     self.set_priority(exception, value >> 8 * index & 0xFF)
         elif offset == STIR:
-            self.pending |= self._bits_of(1 << (value & 0x1F), (value >> 5 & 0xF) * 4)
+            self._pend(self._bits_of(1 << (value & 0x1F), (value >> 5 & 0xF) * 4))
         else:
             raise UnsupportedRegisterError("NVIC", offset, "write")
 

@@ -16,7 +16,12 @@ from platforms.devices.interrupt_controller import (
     USAGE_FAULT,
     InterruptController,
 )
-from platforms.devices.peripheral import UnsupportedRegisterError, mask_of, merge
+from platforms.devices.peripheral import (
+    UnsupportedHardwareError,
+    UnsupportedRegisterError,
+    mask_of,
+    merge,
+)
 from platforms.devices.system_timer import SystemTimer
 
 ACTLR, CPUID, ICSR, VTOR, AIRCR, SCR, CCR = 0x008, 0xD00, 0xD04, 0xD08, 0xD0C, 0xD10, 0xD14
@@ -31,7 +36,16 @@ AIRCR_KEY_WRITE, AIRCR_KEY_READ = 0x05FA, 0xFA05
 AIRCR_SYSRESETREQ = 1 << 2
 SCR_SLEEPONEXIT, SCR_SEVONPEND = 1 << 1, 1 << 4
 CCR_DIV_0_TRP, CCR_UNALIGN_TRP, CCR_STKALIGN = 1 << 4, 1 << 3, 1 << 9
-HFSR_VECTTBL, HFSR_FORCED = 1 << 1, 1 << 30
+CPACR_CP10 = 0b11 << 20
+HFSR_VECTTBL, HFSR_FORCED, HFSR_DEBUGEVT = 1 << 1, 1 << 30, 1 << 31
+DFSR_BKPT = 1 << 1
+SYSTEM_CONTROL_SPACE = 0xE000_E000
+
+# Traps that the processor emulation cannot take.
+_UNMODELLED_TRAPS = (
+    (CCR_DIV_0_TRP, "DIV_0_TRP", "a division by zero gives zero here"),
+    (CCR_UNALIGN_TRP, "UNALIGN_TRP", "an unaligned access is carried out here"),
+)
 
 _SHCSR_ENABLES = {16: MEM_MANAGE, 17: BUS_FAULT, 18: USAGE_FAULT}
 _SHCSR_ACTIVE = {0: MEM_MANAGE, 1: BUS_FAULT, 3: USAGE_FAULT, 7: SVCALL, 10: PENDSV, 11: SYSTICK}
@@ -50,7 +64,9 @@ class SystemControlSpace:
 
     Attributes:
         vector_table: VTOR, the address of the vector table.
+        event_register: what WFE waits for and takes; ARMv7-M ARM B1.5.18.
         on_system_reset: called when AIRCR.SYSRESETREQ is written.
+        on_float_off: called when CPACR switches the FPU off.
     """
 
     name = "SCS"
@@ -59,6 +75,8 @@ class SystemControlSpace:
         self.interrupts = interrupts
         self.timer = timer
         self.on_system_reset: Callable[[], None] = lambda: None
+        self.on_float_off: Callable[[], None] = lambda: None
+        interrupts.on_pended = self._note_pended
         self.reset()
 
     def reset(self) -> None:
@@ -68,11 +86,26 @@ class SystemControlSpace:
         self.vector_table = 0
         self.fault_status = 0
         self.hard_fault_status = 0
+        self.event_register = False
         self._storage = dict(_STORAGE)
 
     def record_fault_address(self, register: int, address: int) -> None:
         """Put the address of a failed access into MMFAR or BFAR."""
         self._storage[register] = address
+
+    def note_breakpoint(self) -> None:
+        """A BKPT became a HardFault: show it in DFSR and HFSR."""
+        self._storage[DFSR] |= DFSR_BKPT
+        self.hard_fault_status |= HFSR_DEBUGEVT
+
+    def _note_pended(self) -> None:
+        if self._storage[SCR] & SCR_SEVONPEND:
+            self.event_register = True
+
+    @property
+    def float_enabled(self) -> bool:
+        """Whether CPACR lets code use the FPU."""
+        return bool(self._storage[CPACR] & CPACR_CP10)
 
     @property
     def sleep_on_exit(self) -> bool:
@@ -136,10 +169,19 @@ class SystemControlSpace:
             case 0xD24:
                 for bit, exception in _SHCSR_ENABLES.items():
                     self.interrupts.set_enabled(exception, enabled=bool(written >> bit & 1))
+            case 0xD14:
+                self._write_configuration(merge(self._storage[CCR], byte, width, value))
             case 0xD28:
                 self.fault_status &= ~written
             case 0xD2C:
                 self.hard_fault_status &= ~written
+            case 0xD30:
+                self._storage[DFSR] &= ~written
+            case 0xD88:
+                before = self.float_enabled
+                self._storage[CPACR] = merge(self._storage[CPACR], byte, width, value)
+                if before and not self.float_enabled:
+                    self.on_float_off()
             case _ if offset in self._storage:
                 self._storage[offset] = merge(self._storage[offset], byte, width, value)
             case _ if offset in _READ_ONLY:
@@ -147,6 +189,22 @@ class SystemControlSpace:
             case _:
                 hint = "the MPU is not modelled" if MPU_TYPE < offset < DHCSR else ""
                 raise UnsupportedRegisterError(self.name, offset, "write", hint)
+
+    def _write_configuration(self, value: int) -> None:
+        for bit, name, meaning in _UNMODELLED_TRAPS:
+            if value & bit:
+                raise UnsupportedHardwareError(
+                    f"firmware sets CCR.{name} (bus address 0x{SYSTEM_CONTROL_SPACE + CCR:08x}), "
+                    f"which is not modelled: {meaning}; leave the bit clear",
+                    address=SYSTEM_CONTROL_SPACE + CCR,
+                )
+        if not value & CCR_STKALIGN:
+            raise UnsupportedHardwareError(
+                f"firmware clears CCR.STKALIGN (bus address 0x{SYSTEM_CONTROL_SPACE + CCR:08x}), "
+                "which is not modelled: exception frames are aligned to 8 bytes; leave the bit set",
+                address=SYSTEM_CONTROL_SPACE + CCR,
+            )
+        self._storage[CCR] = value
 
     def _icsr(self) -> int:
         interrupts = self.interrupts

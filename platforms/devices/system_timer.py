@@ -31,6 +31,8 @@ class SystemTimer:
         self._load = 0
         self._count_flag = False
         self._started_ns = 0
+        self._origin_ns = 0  # when the count was last set off, and how far it goes from there
+        self._ticks = 0
         self._stopped_value = 0
 
     def read(self, offset: int) -> int:
@@ -86,7 +88,14 @@ class SystemTimer:
             first = self._stopped_value or self._load + 1
             self._stopped_value = 0
             self._started_ns = self._clock.now_ns - self._ticks_to_ns(self._load + 1 - first)
-            self._event = self._clock.call_after(self._ticks_to_ns(first), self._wrap)
+            self._origin_ns = self._clock.now_ns
+            self._ticks = first
+            self._await_wrap()
+
+    def _await_wrap(self) -> None:
+        # From the beginning each time: a period need not be a whole number of nanoseconds.
+        due_ns = self._origin_ns + self._ticks_to_ns(self._ticks)
+        self._event = self._clock.call_at(due_ns, self._wrap)
 
     def _stop(self) -> None:
         if self._event is not None:
@@ -97,9 +106,9 @@ class SystemTimer:
         self._count_flag = True
         self._event = None
         if self._load:
-            period_ns = self._ticks_to_ns(self._load + 1)
             self._started_ns = self._clock.now_ns
-            self._event = self._clock.call_after(period_ns, self._wrap)
+            self._ticks += self._load + 1
+            self._await_wrap()
         if self._control & CTRL_TICKINT:
             self.on_tick()
 

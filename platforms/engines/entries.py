@@ -14,6 +14,7 @@ from platforms.description import (
     Registration,
 )
 from platforms.devices.interrupt_controller import INTERRUPT_LINES, PRIORITY_MASK
+from platforms.engines.embedded.address_map import SIGNATURE_PAGE
 from platforms.engines.protocol import BoardModels
 
 PROCESSOR, CONTROLLER = "CPU.CortexM", "IRQControllers.NVIC"
@@ -30,7 +31,13 @@ LARGEST_MEMORY = 0x400_0000  # 64 MB, a bank of the STM32F4's memory controller;
 # Start and end of what the processor takes for peripherals and for its own; ARMv7-M ARM B3.1.
 PERIPHERAL_REGION = (0x4000_0000, 0x6000_0000)
 PRIVATE_REGION = (0xE000_0000, 0xE010_0000)
-_SYSTEM_REGION = (PRIVATE_REGION[0], 1 << 32)
+MODELLED_REGIONS = (
+    (SIGNATURE_PAGE, SIGNATURE_PAGE + PAGE),
+    PERIPHERAL_REGION,
+    PRIVATE_REGION,
+)
+"""Where models may answer, and an address without one is an error that names it; ascending."""
+_NO_MEMORY = (*MODELLED_REGIONS[:2], (PRIVATE_REGION[0], 1 << 32))
 CONTROLLER_ADDRESS = 0xE000_E000
 _PERIPHERAL_SIZE, _CONTROLLER_SIZE = 0x400, 0x1000
 _BUS = "sysbus"
@@ -161,7 +168,7 @@ def _check_place(entry: Entry, place: Registration) -> None:
             raise entry.error("the size of a memory is its attribute 'size', not part of its place")
         if start % PAGE:
             raise entry.error(f"memories lie on 0x{PAGE:x} bounds: 0x{start:08x} is none")
-        for first, last in (PERIPHERAL_REGION, _SYSTEM_REGION):
+        for first, last in _NO_MEMORY:
             if start < last and first < end:
                 raise entry.error(f"0x{first:08x} to 0x{last - 1:08x} is for peripherals only")
     elif entry.type == CONTROLLER:
@@ -201,9 +208,7 @@ def _check_overlaps(description: BoardDescription, models: BoardModels) -> None:
         taken.append((start, end, entry.name))
 
 
-def _check_interrupts(
-    description: BoardDescription, processor: Entry, controller: Entry
-) -> None:
+def _check_interrupts(description: BoardDescription, processor: Entry, controller: Entry) -> None:
     wired: dict[int, str] = {}
     for entry in description.entries:
         outputs = _KINDS[entry.type].outputs

@@ -27,10 +27,14 @@ class FaultKind(Enum):
     UNMAPPED_READ = "read of unmapped memory"
     UNMAPPED_WRITE = "write to unmapped memory"
     UNMAPPED_FETCH = "jump into unmapped memory"
+    EXECUTE_NEVER = "jump to an address that never holds code"
+    INVALID_STATE = "branch to an even address"
     UNDEFINED_INSTRUCTION = "undefined instruction"
     BREAKPOINT = "BKPT without a debugger"
     INVALID_EXCEPTION_RETURN = "invalid exception return"
     INVALID_VECTOR = "invalid entry in the vector table"
+    STACKING = "stack pointer outside RAM at exception entry (stack overflow)"
+    UNSTACKING = "stack pointer outside RAM at exception return"
     SUPERVISOR_CALL_BLOCKED = "SVC at a priority that blocks it"
 
 

@@ -11,12 +11,12 @@ from otasim.stories import STORIES, Story, play
 from platforms.clock import NS_PER_MS
 from platforms.trace import Detail, TraceEvent
 
-TOLERANCE_NS = 50 * NS_PER_MS
+TOLERANCE_NS = 25 * NS_PER_MS
 """How far apart the same event may be on the two engines, in virtual time.
 
-The embedded engine charges 16 instructions for a stretch of code that a device access cuts short,
-Renode counts each; so firmware is ready a few milliseconds sooner there. Who asks in steps of 10 ms
-(a call from the host does) may see that as a step more for each of its requests.
+An instruction takes the same time on both, but Renode moves its clock by blocks of instructions: a
+few microseconds. Who asks in steps of 10 ms (a call from the host does) may see that as a step more
+for each of its requests.
 """
 
 

@@ -226,9 +226,9 @@ def test_systick_ticks_every_load_plus_one_cycles(load: int, ticks: int) -> None
     timer.write(0x14, load)
     timer.write(0x18, 0)
     timer.write(0x10, 7)
-    period_ns = (load + 1) * NS_PER_S // 16_000_000
-    clock.advance_to(period_ns * ticks)
-    assert seen == [period_ns * (number + 1) for number in range(ticks)]
+    cycles = [(load + 1) * (number + 1) for number in range(ticks)]
+    clock.advance_to(cycles[-1] * NS_PER_S // 16_000_000)
+    assert seen == [count * NS_PER_S // 16_000_000 for count in cycles]
 
 
 def test_systick_counts_down_and_flags_the_wrap_once() -> None:

@@ -1,114 +1,17 @@
 """Every engine with small pieces of real Thumb code."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from otasim.engines import EMBEDDED, engine_factory
-from platforms.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
+from otasim.engines import EMBEDDED
+from platforms.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 from platforms.description import BOARD_FILE, DescriptionError
 from platforms.devices.peripheral import UnsupportedHardwareError
 from platforms.devices.reset_cause import ResetCause
-from platforms.engines.protocol import EngineEvents, FaultKind, ProcessorFault
-from platforms.models import Models, make_models
-from platforms.storage import in_memory
-
-BASE = 0x0801_0000
-RAM = 0x2000_0000
-CODE = BASE + 0x200
-SELF = b"\xfe\xe7"  # b .
-BX_LR = b"\x70\x47"
-BARRIERS = b"\xbf\xf3\x4f\x8f\xbf\xf3\x6f\x8f"  # dsb; isb
-
-
-class Bench:
-    """An engine with a vector table, and code at CODE."""
-
-    def __init__(
-        self,
-        engine: str,
-        code: bytes,
-        handlers: dict[int, bytes] | None = None,
-        platform: Path = BOARD_FILE,
-    ) -> None:
-        self.clock = Clock()
-        storage = in_memory()
-        self.models: Models = make_models(self.clock, storage)
-        self.output = bytearray()
-        self.resets: list[ResetCause] = []
-        self.faults: list[ProcessorFault] = []
-        self.engine = engine_factory(engine, platform)(
-            self.models.wiring(),
-            self.clock,
-            EngineEvents(self.output.extend, self._note_reset, self.faults.append),
-        )
-        cells = storage.internal
-        self._put(cells, CODE, code)
-        place = CODE + 0x400
-        for number in range(2, 98):
-            handler = (handlers or {}).get(number, SELF)
-            self._put(cells, place, handler)
-            self._put(cells, BASE + 4 * number, (place | 1).to_bytes(4, "little"))
-            place += 0x40
-        self.engine.reset()
-        self.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE | 1)
-
-    def _note_reset(self, cause: ResetCause) -> None:
-        self.resets.append(cause)
-        self.engine.stop()
-
-    @staticmethod
-    def _put(cells: object, address: int, data: bytes) -> None:
-        assert isinstance(cells, bytearray)
-        cells[address - 0x0800_0000 : address - 0x0800_0000 + len(data)] = data
-
-    def run(self, duration_ns: int) -> None:
-        self.engine.run_until(self.clock.now_ns + duration_ns)
-
-    def word(self, address: int) -> int:
-        return int.from_bytes(self.engine.read_memory(address, 4), "little")
-
-
-MakeBench = Callable[..., Bench]
-
-
-@pytest.fixture
-def make_bench(engine: str) -> Iterator[MakeBench]:
-    with ExitStack() as cleanup:
-
-        def make(
-            code: bytes, handlers: dict[int, bytes] | None = None, platform: Path = BOARD_FILE
-        ) -> Bench:
-            cleanup.close()
-            bench = Bench(engine, code, handlers, platform)
-            cleanup.callback(bench.engine.close)
-            return bench
-
-        yield make
-
-
-def load_constant(register: int, value: int) -> bytes:
-    """The pair movw, movt (ARMv7-M ARM A7.7.76, A7.7.79)."""
-
-    def half(opcode: int, part: int) -> bytes:
-        imm4, i, imm3, imm8 = part >> 12, part >> 11 & 1, part >> 8 & 7, part & 0xFF
-        first = opcode | i << 10 | imm4
-        second = imm3 << 12 | register << 8 | imm8
-        return first.to_bytes(2, "little") + second.to_bytes(2, "little")
-
-    return half(0xF240, value & 0xFFFF) + half(0xF2C0, value >> 16)
-
-
-def store(value: int, address: int) -> bytes:
-    """Store a word by way of r0 and r1."""
-    return load_constant(0, address) + load_constant(1, value) + b"\x01\x60"  # str r1, [r0]
-
-
-def add_one(address: int) -> bytes:
-    """Increment the word at `address` by way of r0 and r1."""
-    return load_constant(0, address) + b"\x01\x68\x01\x31\x01\x60"  # ldr; adds r1, #1; str
+from platforms.engines.protocol import FaultKind
+from tests.engines.bench import BASE, CODE, RAM, Bench, MakeBench
+from tests.engines.thumb import BARRIERS, BX_LR, SELF, add_one, load_constant, store
 
 
 def test_svc_runs_its_handler_and_comes_back(make_bench: MakeBench) -> None:

@@ -14,8 +14,11 @@ FLOAT_FRAME = struct.Struct("<18I")  # S0-S15, FPSCR, reserved
 
 XPSR_EXCEPTION = 0x1FF
 XPSR_THUMB = 1 << 24
+XPSR_IT = 0x0600_FC00
 XPSR_STACK_ALIGNED = 1 << 9
-CONTROL_SPSEL, CONTROL_FPCA = 1 << 1, 1 << 2
+CONTROL_NPRIV, CONTROL_SPSEL, CONTROL_FPCA = 1 << 0, 1 << 1, 1 << 2
+_CONTROL_SFPA = 1 << 3  # ARMv8-M's, which Unicorn sets beside FPCA
+_CONTROL_ENTRY_CLEARS = CONTROL_SPSEL | CONTROL_FPCA | _CONTROL_SFPA
 
 # EXC_RETURN values without the bit that says "basic frame" (bit 4, set for it).
 _RETURN_TO_HANDLER, _RETURN_TO_THREAD_MAIN, _RETURN_TO_THREAD_PROCESS = (
@@ -40,6 +43,22 @@ class ReturnTarget:
     floats: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ReturnState:
+    """What an exception return goes on with: the address, and the T bit of the popped xPSR."""
+
+    address: int
+    thumb: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StackingFailure:
+    """A frame that was to be pushed where there is no RAM."""
+
+    address: int
+    process_stack: bool
+
+
 def decode_return(value: int) -> ReturnTarget | None:
     """The meaning of an EXC_RETURN value, or None when it is not a valid one; table B1-8."""
     if value | 1 not in VALID_RETURNS:
@@ -50,35 +69,48 @@ def decode_return(value: int) -> ReturnTarget | None:
 
 
 class ExceptionUnit:
-    """Pushes and pops the frames of one processor."""
+    """Pushes and pops the frames of one processor.
+
+    Attributes:
+        float_in_use: whether the context last interrupted had used the FPU.
+    """
 
     def __init__(self, processor: cpu.Processor) -> None:
         self._processor = processor
+        self.float_in_use = False
         self._entry_state = processor.batch(
             cpu.R0, cpu.R1, cpu.R2, cpu.R3, cpu.R12, cpu.LR, cpu.XPSR, cpu.SP, cpu.CONTROL
         )
         self._switch = processor.batch(cpu.SP, cpu.XPSR, cpu.LR)
         self._stacks = processor.batch(cpu.MSP, cpu.PSP, cpu.CONTROL)
         self._floats = processor.batch(*cpu.FLOAT_REGISTERS, cpu.FPSCR)
-        self._restored = processor.batch(cpu.R0, cpu.R1, cpu.R2, cpu.R3, cpu.R12, cpu.LR, cpu.XPSR)
+        # The stack first: XPSR leaves handler mode, which decides what the stacks mean.
+        restored = cpu.R0, cpu.R1, cpu.R2, cpu.R3, cpu.R12, cpu.LR, cpu.XPSR_ALL_FLAGS
+        self._restored_main = processor.batch(cpu.MSP, *restored)
+        self._restored_process = processor.batch(cpu.PSP, *restored)
 
-    def enter(self, exception: int, return_address: int) -> None:
+    def enter(self, exception: int, return_address: int) -> StackingFailure | None:
         """Push the frame and switch to handler mode; the caller goes on at the vector.
 
-        Raises UnmappedMemoryError when the stack is not in RAM.
+        A stack that is not in RAM moves all the same, and that is returned; B1.5.12.
         """
         *basic, xpsr, stack, control = self._entry_state.read()
-        floats = bool(control & CONTROL_FPCA)
-        size = BASIC_FRAME.size + (FLOAT_FRAME.size if floats else 0)
-        aligned = (stack - size) & ~7
+        self.float_in_use = bool(control & CONTROL_FPCA)
+        size = BASIC_FRAME.size + (FLOAT_FRAME.size if self.float_in_use else 0)
+        aligned = (stack - size) & 0xFFFF_FFF8
         if aligned != stack - size:
             xpsr |= XPSR_STACK_ALIGNED
         else:
             xpsr &= ~XPSR_STACK_ALIGNED
-        frame = BASIC_FRAME.pack(*basic, return_address, xpsr | XPSR_THUMB)
-        if floats:
+        frame = BASIC_FRAME.pack(*basic, return_address, xpsr)
+        if self.float_in_use:
             frame += FLOAT_FRAME.pack(*self._floats.read(), 0)
-        self._processor.write_memory(aligned, frame)
+        failure = None
+        try:
+            self._processor.write_memory(aligned, frame)
+        except cpu.UnmappedMemoryError:
+            process = bool(control & CONTROL_SPSEL) and not xpsr & XPSR_EXCEPTION
+            failure = StackingFailure(aligned, process_stack=process)
         if xpsr & XPSR_EXCEPTION:
             link = _RETURN_TO_HANDLER
         elif control & CONTROL_SPSEL:
@@ -86,14 +118,20 @@ class ExceptionUnit:
         else:
             link = _RETURN_TO_THREAD_MAIN
         # SP first: writing XPSR switches to the main stack.
-        self._switch.write(aligned, XPSR_THUMB | exception, link | (0 if floats else _BASIC))
-        if control & (CONTROL_SPSEL | CONTROL_FPCA):
-            self._processor.write_register(cpu.CONTROL, control & ~(CONTROL_SPSEL | CONTROL_FPCA))
+        basic_frame = 0 if self.float_in_use else _BASIC
+        self._switch.write(aligned, XPSR_THUMB | exception, link | basic_frame)
+        if control & _CONTROL_ENTRY_CLEARS:
+            self._processor.write_register(cpu.CONTROL, control & ~_CONTROL_ENTRY_CLEARS)
+        return failure
 
-    def leave(self, target: ReturnTarget) -> int:
-        """Pop the frame that `target` names and return the address to go on at.
+    def replace(self, exception: int) -> None:
+        """`exception` is entered instead of the one that was being entered, on the same frame."""
+        self._processor.write_register(cpu.XPSR, XPSR_THUMB | exception)
 
-        Raises UnmappedMemoryError when the stack is not in RAM.
+    def leave(self, target: ReturnTarget) -> ReturnState:
+        """Pop the frame that `target` names.
+
+        Raises UnmappedMemoryError when the stack is not in RAM; nothing has changed then.
         """
         processor = self._processor
         main_stack, process_stack, control = self._stacks.read()
@@ -106,15 +144,13 @@ class ExceptionUnit:
             stack += FLOAT_FRAME.size
         if xpsr & XPSR_STACK_ALIGNED:
             stack += 4
-        processor.write_register(cpu.PSP if target.process_stack else cpu.MSP, stack)
-        # XPSR first: it leaves handler mode, which decides what CONTROL and SP mean.
-        self._restored.write(*basic, xpsr & ~XPSR_STACK_ALIGNED)
-        wanted = control & ~(CONTROL_SPSEL | CONTROL_FPCA)
+        restored = self._restored_process if target.process_stack else self._restored_main
+        restored.write(stack, *basic, xpsr & ~XPSR_STACK_ALIGNED)
+        wanted = control & ~_CONTROL_ENTRY_CLEARS
         if target.thread and target.process_stack:
             wanted |= CONTROL_SPSEL
         if target.floats:
             wanted |= CONTROL_FPCA
         if wanted != control:
             processor.write_register(cpu.CONTROL, wanted)
-        resumed: int = address & ~1
-        return resumed
+        return ReturnState(address & ~1, thumb=bool(xpsr & XPSR_THUMB))

@@ -10,14 +10,24 @@ from collections.abc import Callable, Sequence
 
 from unicorn import arm_const as arm
 from unicorn import unicorn_const as uc
-from unicorn.unicorn_py3.unicorn import Uc, uclib
+from unicorn.unicorn_py3.unicorn import (
+    HOOK_CODE_CFUNC,
+    MMIO_READ_CFUNC,
+    MMIO_WRITE_CFUNC,
+    Uc,
+    uc_tb,
+    uclib,
+)
 
+from platforms.engines.embedded.instruction_counter import counter_of
 from platforms.errors import OtasimError
 
 NEVER = 0xFFFF_FFFE  # an address that no program reaches: emulation ends by count or by a stop
 
 R0, R1, R2, R3 = arm.UC_ARM_REG_R0, arm.UC_ARM_REG_R1, arm.UC_ARM_REG_R2, arm.UC_ARM_REG_R3
 R12, SP, LR, PC = arm.UC_ARM_REG_R12, arm.UC_ARM_REG_SP, arm.UC_ARM_REG_LR, arm.UC_ARM_REG_PC
+# Written as XPSR, the flags GE would stay as they are.
+XPSR_ALL_FLAGS = arm.UC_ARM_REG_XPSR_NZCVQG
 XPSR, MSP, PSP = arm.UC_ARM_REG_XPSR, arm.UC_ARM_REG_MSP, arm.UC_ARM_REG_PSP
 CONTROL, PRIMASK = arm.UC_ARM_REG_CONTROL, arm.UC_ARM_REG_PRIMASK
 BASEPRI, FAULTMASK = arm.UC_ARM_REG_BASEPRI, arm.UC_ARM_REG_FAULTMASK
@@ -78,6 +88,10 @@ class Processor:
         self._single: dict[int, RegisterBatch] = {}
         self._shared: list[tuple[int, int, object]] = []
         self._regions: list[tuple[int, int, memoryview, bool]] = []
+        self._callbacks: list[object] = []  # what C calls must stay alive
+        self._actions: dict[Callable[[], None], ctypes.c_void_p] = {}
+        self._failure: BaseException | None = None
+        self.counter = counter_of(self._handle)
 
     def batch(self, *registers: int) -> RegisterBatch:
         """A group of registers to be moved together."""
@@ -97,24 +111,37 @@ class Processor:
             group = self._single[register] = self.batch(register)
         return group
 
+    # -- running ----------------------------------------------------------------------------------
+
     def run(self, program_counter: int, instructions: int) -> int:
         """Execute up to `instructions` from `program_counter`; returns Unicorn's error code.
 
-        The count is always given: Unicorn ignores it for code translated without one. An exception
-        of a callback comes out of here, whatever Unicorn answered.
+        The limit is always counted. An IT block counts by its instructions but ends as a whole. An
+        exception of a callback comes out of here, whatever Unicorn answered.
         """
         engine = self._uc
         engine._hook_exception = None  # noqa: SLF001 - as the binding's emu_start does
         status: int = uclib.uc_emu_start(
-            self._handle, program_counter | 1, NEVER, 0, max(1, instructions)
+            self._handle, program_counter | 1, NEVER, 0, self.counter.prepare(instructions)
         )
-        if engine._hook_exception is not None:  # noqa: SLF001
-            raise engine._hook_exception  # noqa: SLF001
+        failure = self._failure or engine._hook_exception  # noqa: SLF001
+        if failure is not None:
+            self._failure = None
+            raise failure
         return status
 
-    def stop(self) -> None:
-        """End `run`: at once in a callback, PC staying on the instruction that called back."""
+    def cut(self) -> None:
+        """In a callback: end `run` behind the present instruction, or behind its IT block."""
+        self.counter.end()
+
+    def abort(self) -> None:
+        """In a callback: end `run` with PC staying on the present instruction, outside IT blocks.
+
+        What the instruction has loaded is lost.
+        """
         uclib.uc_emu_stop(self._handle)
+
+    # -- memory and callbacks ---------------------------------------------------------------------
 
     def map_shared(self, address: int, cells: memoryview, *, writable: bool) -> None:
         """Map `cells` at `address`, shared: a change on either side is seen by both."""
@@ -126,11 +153,6 @@ class Processor:
         protection = uc.UC_PROT_READ | uc.UC_PROT_EXEC | (uc.UC_PROT_WRITE if writable else 0)
         self._uc.mem_map_ptr(address, len(cells), protection, ctypes.addressof(array))
 
-    def protect(self, address: int, length: int, *, writable: bool) -> None:
-        """Allow or forbid stores to mapped memory."""
-        protection = uc.UC_PROT_READ | uc.UC_PROT_EXEC | (uc.UC_PROT_WRITE if writable else 0)
-        self._uc.mem_protect(address, length, protection)
-
     def map_bus(
         self,
         address: int,
@@ -138,24 +160,42 @@ class Processor:
         read: Callable[[int, int], int],
         write: Callable[[int, int, int], None],
     ) -> None:
-        """Call `read(offset, width)` and `write(offset, width, value)` for accesses to a range."""
+        """Call `read(address, width)` and `write(address, width, value)` for a range's accesses."""
 
         def on_read(_uc: object, offset: int, width: int, _data: object) -> int:
             try:
-                return read(offset, width)
-            except Exception as error:  # noqa: BLE001 - raised again by run
-                # The binding keeps an exception in the same way, but gives Unicorn no value then.
-                self._uc._hook_exception = error  # noqa: SLF001
-                self.stop()
+                return read(address + offset, width)
+            except BaseException as error:  # noqa: BLE001 - raised again by run, not in C
+                self._fail(error)
                 return 0
 
         def on_write(_uc: object, offset: int, width: int, value: int, _data: object) -> None:
-            write(offset, width, value)
+            try:
+                write(address + offset, width, value)
+            except BaseException as error:  # noqa: BLE001 - raised again by run, not in C
+                self._fail(error)
 
-        self._uc.mmio_map(address, length, on_read, None, on_write, None)
+        callbacks = MMIO_READ_CFUNC(on_read), MMIO_WRITE_CFUNC(on_write)
+        self._callbacks += callbacks
+        self._check(
+            uclib.uc_mmio_map(
+                self._handle,
+                ctypes.c_uint64(address),
+                ctypes.c_uint64(length),
+                ctypes.cast(callbacks[0], ctypes.c_void_p),
+                None,
+                ctypes.cast(callbacks[1], ctypes.c_void_p),
+                None,
+            ),
+            address,
+        )
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self.abort()
 
     def on_interrupt(self, action: Callable[[int], None]) -> None:
-        """Call `action(number)` for SVC (2), BKPT (7) and EXC_RETURN (8), and stop."""
+        """Call `action(number)` for what Unicorn raises (SVC, BKPT, EXC_RETURN), and stop."""
 
         def hook(_uc: object, number: int, _data: object) -> None:
             action(number)
@@ -163,52 +203,76 @@ class Processor:
 
         self._uc.hook_add(uc.UC_HOOK_INTR, hook)
 
-    def on_invalid_access(self, action: Callable[[int, int], None]) -> None:
-        """Call `action(kind, address)` before a bad access ends `run` with an error."""
+    def on_invalid_access(self, action: Callable[[int, int, int, int], bool]) -> None:
+        """Call `action(kind, address, width, value)` before a bad access.
+
+        With True, a forbidden store is done all the same; else `run` ends with an error.
+        """
 
         def hook(
-            _uc: object, kind: int, address: int, _width: int, _value: int, _data: object
+            _uc: object, kind: int, address: int, width: int, value: int, _data: object
         ) -> bool:
-            action(kind, address)
-            return False
+            return action(kind, address, width, value)
 
         self._uc.hook_add(uc.UC_HOOK_MEM_INVALID, hook)
 
-    def on_store(self, first: int, last: int, action: Callable[[int, int, int], None]) -> None:
-        """Call `action(address, width, value)` before each store to `first` ... `last`."""
+    def on_block(self, first: int, last: int, action: Callable[[], None]) -> int:
+        """Call `action` when a block that begins at `first` ... `last` is about to be executed.
 
-        def hook(
-            _uc: object, _kind: int, address: int, width: int, value: int, _data: object
-        ) -> None:
-            action(address, width, value)
-
-        self._uc.hook_add(uc.UC_HOOK_MEM_WRITE, hook, None, first, last)
-
-    def stop_before(self, address: int) -> int:
-        """End `run` whenever the instruction at `address` is about to be executed.
-
-        Returns a handle for `do_not_stop`.
-
-        The hook is Unicorn's own stop function, so that no Python runs for it.
+        Code elsewhere is not slowed down. `forget_translations` must follow, here and below.
+        Returns a handle for `remove_hook`.
         """
+        return self._hook(uc.UC_HOOK_BLOCK, first, last, action)
+
+    def on_translation(self, first: int, last: int, action: Callable[[int, int], None]) -> None:
+        """Call `action(address, length)` when a block in a range was translated, before it runs."""
+
+        def hook(_uc: object, block: uc_tb, _before: object, _data: object) -> None:
+            action(block.pc, block.size)
+
+        self._uc.hook_add(uc.UC_HOOK_EDGE_GENERATED, hook, None, first, last)
+
+    def on_instruction(self, address: int, action: Callable[[], None]) -> int:
+        """Call `action` before the instruction at `address`. All code runs slower from then on."""
+        return self._hook(uc.UC_HOOK_CODE, address, address, action)
+
+    def _hook(self, kind: int, first: int, last: int, action: Callable[[], None]) -> int:
+        address = self._actions.get(action)
+        if address is None:
+
+            def act(_uc: object, _address: int, _size: int, _data: object) -> None:
+                try:
+                    action()
+                except BaseException as error:  # noqa: BLE001 - raised again by run, not in C
+                    self._fail(error)
+
+            callback = HOOK_CODE_CFUNC(act)
+            self._callbacks.append(callback)
+            address = self._actions[action] = ctypes.cast(callback, ctypes.c_void_p)
         hook = ctypes.c_size_t()
-        status = uclib.uc_hook_add(
-            self._handle,
-            ctypes.byref(hook),
-            uc.UC_HOOK_CODE,
-            ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p),
-            None,
-            ctypes.c_uint64(address),
-            ctypes.c_uint64(address),
+        self._check(
+            uclib.uc_hook_add(
+                self._handle,
+                ctypes.byref(hook),
+                kind,
+                address,
+                None,
+                ctypes.c_uint64(first),
+                ctypes.c_uint64(last),
+            ),
+            first,
         )
-        if status != uc.UC_ERR_OK:
-            raise RuntimeError(f"Unicorn refused a hook at 0x{address:08x}: error {status}")
         handle: int = hook.value
         return handle
 
-    def do_not_stop(self, handle: int) -> None:
-        """Take a `stop_before` back; `forget_translations` must follow."""
+    def remove_hook(self, handle: int) -> None:
+        """Take a hook back; `forget_translations` must follow."""
         uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle))
+
+    @staticmethod
+    def _check(status: int, address: int) -> None:
+        if status != uc.UC_ERR_OK:
+            raise RuntimeError(f"Unicorn refused a callback at 0x{address:08x}: error {status}")
 
     def forget_translations(self) -> None:
         """Code in memory has changed: translate it anew when it next runs."""
@@ -229,6 +293,14 @@ class Processor:
                 cells[address - base : address - base + length] = data
                 return
         raise UnmappedMemoryError(address, length)
+
+    def halfword(self, address: int) -> int:
+        """The 16 bits of code at `address`; 0 where there is no memory."""
+        for base, end, cells, _writable in self._regions:
+            if base <= address < end - 1:
+                place = address - base
+                return cells[place] | cells[place + 1] << 8
+        return 0
 
     def close(self) -> None:
         """Let go of shared memory, so that its owner may unmap it. Unicorn itself goes with us."""

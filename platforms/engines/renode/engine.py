@@ -8,14 +8,18 @@ the processor is halted at once, and what is left of Renode's run is no time of 
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from platforms.clock import NS_PER_MS, NS_PER_US, Clock
 from platforms.description import BoardDescription
+from platforms.devices.device_signature import DeviceSignature
+from platforms.devices.interrupt_controller import EXCEPTION_COUNT
 from platforms.devices.peripheral import UnsupportedHardwareError
 from platforms.devices.reset_cause import ResetCause
 from platforms.devices.system_control import DataWatchpointUnit
 from platforms.engines.bus import PeripheralBus
-from platforms.engines.entries import CONTROLLER
+from platforms.engines.embedded.address_map import SIGNATURE_PAGE, unmodelled_region
+from platforms.engines.entries import CONTROLLER, PAGE
 from platforms.engines.protocol import (
     BoardModels,
     BusModel,
@@ -28,6 +32,7 @@ from platforms.engines.renode.hardware import Hardware
 
 LONGEST_RUN_NS = 10 * NS_PER_MS
 DATA_WATCHPOINT_UNIT = 0xE000_1000
+_LOADS_AND_STORES = (FaultKind.UNMAPPED_READ, FaultKind.UNMAPPED_WRITE)
 
 
 class RenodeEngine:
@@ -55,7 +60,7 @@ class RenodeEngine:
         self._watching = False
         self._alarm_ns: int | None = None
         self._error: BaseException | None = None
-        self._lock_up: Callable[[], int] | None = None
+        self._after_run: Callable[[], object] | None = None
         self._stale_flash: tuple[int, int] | None = (0, len(models.flash.cells))
         bus = PeripheralBus()
         for model in models.bus:
@@ -63,6 +68,7 @@ class RenodeEngine:
         frequency_hz = description.only(CONTROLLER).number("systickFrequency")
         self._cycle_counter = DataWatchpointUnit(clock, frequency_hz)
         bus.attach(BusModel(DATA_WATCHPOINT_UNIT, 0x1000, self._cycle_counter))
+        bus.attach(BusModel(SIGNATURE_PAGE, PAGE, DeviceSignature(len(models.flash.cells))))
         self._open: Hardware | None = Hardware(
             description, models, bus, self._access, self._stack_fault
         )
@@ -189,8 +195,8 @@ class RenodeEngine:
             self._hardware.run_for(max(NS_PER_US, until_ns - self.clock.now_ns), self.attention)
         finally:
             self._in_run = False
-        if self._lock_up is not None:
-            report, self._lock_up = self._lock_up, None
+        report, self._after_run = self._after_run, None
+        if report is not None:
             report()
         if self._reset_due:
             self._reset_due = False
@@ -249,14 +255,7 @@ class RenodeEngine:
             self._watch_stores()
             self._set_alarm()
         except UnsupportedHardwareError as error:
-            counter = self._hardware.program_counter
-            self._fail(
-                UnsupportedHardwareError(
-                    f"at PC 0x{counter:08x}: {error}",
-                    address=error.address,
-                    program_counter=counter,
-                )
-            )
+            self._fail(self._located(error))
         except BaseException as error:  # noqa: BLE001 - raised again by run_until, not in .NET
             self._fail(error)
         else:
@@ -290,6 +289,11 @@ class RenodeEngine:
         """
 
         def take() -> int:
+            if kind in _LOADS_AND_STORES and unmodelled_region(address) is not None:
+                self._after_run = lambda: self._refuse(address)
+                self._stop_requested = True
+                self._hardware.hold()
+                return 0
             exception = self._hardware.faults.take(kind, address)
 
             def note() -> int:
@@ -297,7 +301,7 @@ class RenodeEngine:
                 return 0
 
             if exception is None:
-                self._lock_up = note
+                self._after_run = note
                 self._hold_for_good()
             else:
                 self._hardware.faults.when_entered(lambda: self._access(note))
@@ -305,13 +309,38 @@ class RenodeEngine:
 
         self._access(take)
 
+    def _refuse(self, address: int) -> NoReturn:
+        raise self._located(
+            UnsupportedHardwareError(
+                f"firmware accessed 0x{address:08x}, which this board does not model",
+                address=address,
+            )
+        )
+
+    def _located(self, error: UnsupportedHardwareError) -> UnsupportedHardwareError:
+        """`error` with the place in the code, and what the address is on the real chip."""
+        counter = self._hardware.program_counter
+        region = unmodelled_region(error.address)
+        about = f" (this is {region.name}: {region.advice})" if region else ""
+        return UnsupportedHardwareError(
+            f"at PC 0x{counter:08x}: {error}{about}",
+            address=error.address,
+            program_counter=counter,
+        )
+
     def _stack_fault(self, kind: FaultKind, address: int) -> None:
         """Renode found no stack or no vector table where it entered or left an exception."""
         if self._wiring or not (self._in_run and self._hardware.on_processor_thread):
             return  # somebody looks at what is not there
 
         def lock_up() -> int:
-            self._note_fault(kind, address, None)
+            table = self._hardware.vector_table
+            if table <= address < table + 4 * EXCEPTION_COUNT:
+                found = FaultKind.INVALID_VECTOR
+            else:
+                stored = kind is FaultKind.UNMAPPED_WRITE
+                found = FaultKind.STACKING if stored else FaultKind.UNSTACKING
+            self._note_fault(found, address, None)
             self._hold_for_good()
             return 0
 

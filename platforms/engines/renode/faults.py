@@ -23,13 +23,15 @@ from platforms.description import BoardDescription
 from platforms.devices.interrupt_controller import (
     BUS_FAULT,
     HARD_FAULT,
+    MEM_MANAGE,
     NMI,
     SVCALL,
     THREAD_PRIORITY,
     USAGE_FAULT,
 )
 from platforms.devices.system_control import HFSR_FORCED
-from platforms.engines.entries import MEMORY, PERIPHERAL_REGION, PRIVATE_REGION, ranges
+from platforms.engines.embedded.address_map import is_executable
+from platforms.engines.entries import MEMORY, MODELLED_REGIONS, ranges
 from platforms.engines.protocol import FaultKind
 
 # What Renode's processor library counts.
@@ -38,7 +40,7 @@ _OWN_FAULTS = {
     1: FaultKind.UNDEFINED_INSTRUCTION,
     7: FaultKind.BREAKPOINT,
     17: FaultKind.UNDEFINED_INSTRUCTION,  # NOCP: the floating-point unit is off
-    18: FaultKind.UNDEFINED_INSTRUCTION,  # INVSTATE: a branch to an even address
+    18: FaultKind.INVALID_STATE,
 }
 # By the number of the kind of access in Renode.
 _ACCESS_FAULTS = (FaultKind.UNMAPPED_READ, FaultKind.UNMAPPED_WRITE, FaultKind.UNMAPPED_FETCH)
@@ -48,11 +50,13 @@ _ACCESS_FAULTS = (FaultKind.UNMAPPED_READ, FaultKind.UNMAPPED_WRITE, FaultKind.U
 _PRECISE = 1 << 9 | 1 << 15  # PRECISERR, BFARVALID
 _OWN_EXCEPTIONS = {
     FaultKind.UNDEFINED_INSTRUCTION: (USAGE_FAULT, 0),
+    FaultKind.INVALID_STATE: (USAGE_FAULT, 0),
+    FaultKind.EXECUTE_NEVER: (MEM_MANAGE, 1 << 0),  # IACCVIOL
     FaultKind.UNMAPPED_READ: (BUS_FAULT, _PRECISE),
     FaultKind.UNMAPPED_WRITE: (BUS_FAULT, _PRECISE),
     FaultKind.UNMAPPED_FETCH: (BUS_FAULT, 1 << 8),  # IBUSERR
 }
-_ENABLED_IN_SHCSR = {BUS_FAULT: 1 << 17, USAGE_FAULT: 1 << 18}
+_ENABLED_IN_SHCSR = {MEM_MANAGE: 1 << 16, BUS_FAULT: 1 << 17, USAGE_FAULT: 1 << 18}
 _HFSR_DEBUGEVT = 1 << 31
 
 # From the start of Renode's interrupt controller.
@@ -95,7 +99,9 @@ class FaultUnit:
 
     # -- what is found ----------------------------------------------------------------------------
 
-    def guard(self, description: BoardDescription, failed: Callable[[FaultKind, int], None]) -> None:
+    def guard(
+        self, description: BoardDescription, failed: Callable[[FaultKind, int], None]
+    ) -> None:
         """Call `failed` in place of an access to what the board does not have.
 
         Code runs in memories only; loads and stores reach the peripherals too, whose holes are
@@ -106,7 +112,7 @@ class FaultUnit:
         for start, end, entry in ranges(description):
             if entry.type == MEMORY:
                 self._allow(start, end, everything)
-        for start, end in (PERIPHERAL_REGION, PRIVATE_REGION):
+        for start, end in MODELLED_REGIONS:
             self._allow(start, end, _PRIVILEGES.Read | _PRIVILEGES.Write)
 
         def accessed(
@@ -115,7 +121,10 @@ class FaultUnit:
             # Renode asks first, and a debugger that looks around only asks.
             if only_asked:
                 return ExternalMmuResult.Fault
-            failed(_ACCESS_FAULTS[int(access)], address)  # type: ignore[call-overload]
+            kind = _ACCESS_FAULTS[int(access)]  # type: ignore[call-overload]
+            if kind is FaultKind.UNMAPPED_FETCH and not is_executable(address):
+                kind = FaultKind.EXECUTE_NEVER
+            failed(kind, address)
             return ExternalMmuResult.NoFault  # the instruction starts again, later
 
         self._mmu_hook = ExternalMmuFaultHook(accessed)

@@ -32,8 +32,7 @@ from platforms.engines.bus import PeripheralBus
 from platforms.engines.entries import (
     CONTROLLER,
     MEMORY,
-    PERIPHERAL_REGION,
-    PRIVATE_REGION,
+    MODELLED_REGIONS,
     PROCESSOR,
     check,
     ranges,
@@ -46,15 +45,6 @@ from platforms.engines.renode.peripherals import Access, BusAdapter, SpiAdapter,
 MACHINE_NAME = "otasim"
 _ATTENTION_S = 0.25
 
-# Start, end, and whether a load or store without a model is an error that names the address (the
-# peripherals) or the processor's own bus fault (RAM, flash, external memory); ARMv7-M ARM B3.1.
-_REGIONS = (
-    (0, PERIPHERAL_REGION[0], False),
-    (*PERIPHERAL_REGION, True),
-    (PERIPHERAL_REGION[1], PRIVATE_REGION[0], False),
-    (*PRIVATE_REGION, True),
-    (PRIVATE_REGION[1], 1 << 32, False),
-)
 _AIRCR = 0xE000_ED0C
 _AIRCR_KEY, _AIRCR_SYSRESETREQ = 0x05FA_0000, 1 << 2  # ARMv7-M ARM B3.2.6
 _CR1, _CR1_UE_RE = 0x0C, 1 << 13 | 1 << 2  # RM0090 30.6.4
@@ -304,6 +294,11 @@ class Hardware:
         self.processor.IsHalted = True
 
     @property
+    def vector_table(self) -> int:
+        """VTOR."""
+        return int(self.processor.VectorTableOffset)
+
+    @property
     def program_counter(self) -> int:
         """Where the processor is."""
         return int(self.processor.PC.RawValue)
@@ -384,7 +379,7 @@ def _refusal(description: BoardDescription, message: str) -> DescriptionError:
 def _holes(description: BoardDescription) -> Iterator[tuple[int, int, bool]]:
     """The ranges that no entry of the platform file covers, and whether models may be there."""
     taken = sorted((start, end) for start, end, _ in ranges(description))
-    for start, end, modelled in _REGIONS:
+    for start, end, modelled in _regions():
         free = start
         for first, last in taken:
             if start <= first < end:
@@ -393,3 +388,13 @@ def _holes(description: BoardDescription) -> Iterator[tuple[int, int, bool]]:
                 free = max(free, last)
         if free < end:
             yield free, end, modelled
+
+
+def _regions() -> Iterator[tuple[int, int, bool]]:
+    """All addresses: start, end, and whether models may be there."""
+    end = 0
+    for first, last in MODELLED_REGIONS:
+        yield end, first, False
+        yield first, last, True
+        end = last
+    yield end, 1 << 32, False

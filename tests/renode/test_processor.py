@@ -1,4 +1,4 @@
-"""What Renode's processor does at its own moment, and not at the end of Renode's run."""
+"""What is particular to Renode's processor: its moments, its faults, its end."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,8 +10,8 @@ from otasim.engines import RENODE, missing_engine
 from platforms.clock import NS_PER_MS
 from platforms.devices.reset_cause import ResetCause
 from platforms.engines.protocol import EngineError, FaultKind
-from platforms.models import RAM_BASE as RAM
-from tests.engines.test_engines import SELF, Bench, add_one, load_constant, store
+from tests.engines.bench import BASE, CODE, RAM, Bench
+from tests.engines.thumb import SELF, add_one, load_constant, store
 
 pytestmark = pytest.mark.skipif(
     bool(missing_engine(RENODE)), reason=missing_engine(RENODE) or "it is there"
@@ -89,8 +89,30 @@ def test_peripherals_are_no_place_for_code(make_bench: MakeBench, address: int) 
     bench.run(NS_PER_MS)
     bench.run(20 * NS_PER_MS)
     (fault,) = bench.faults
-    assert (fault.kind, fault.address) == (FaultKind.UNMAPPED_FETCH, address)
+    assert (fault.kind, fault.address) == (FaultKind.EXECUTE_NEVER, address)
     assert bench.word(RAM) == 1
+
+
+def test_without_a_stack_the_processor_locks_up(make_bench: MakeBench) -> None:
+    bench = make_bench(SELF)
+    bench.engine.reset()
+    bench.engine.start(vector_table=BASE, stack_pointer=0x3000_0000, program_counter=0x3000_0001)
+    bench.run(NS_PER_MS)
+    bench.run(20 * NS_PER_MS)
+    assert [(fault.kind, fault.exception) for fault in bench.faults] == [
+        (FaultKind.UNMAPPED_FETCH, 3),
+        (FaultKind.STACKING, None),
+    ]
+    assert bench.clock.now_ns == 21 * NS_PER_MS
+
+
+def test_without_a_vector_table_the_processor_locks_up(make_bench: MakeBench) -> None:
+    bench = make_bench(store(0x3000_0000, 0xE000_ED08) + b"\x05\xdf" + SELF)  # VTOR; svc 5
+    bench.run(NS_PER_MS)
+    bench.run(20 * NS_PER_MS)
+    assert [(fault.kind, fault.exception) for fault in bench.faults] == [
+        (FaultKind.INVALID_VECTOR, None)
+    ]
 
 
 def test_a_processor_that_gave_up_is_an_error_until_it_is_reset(make_bench: MakeBench) -> None:
@@ -109,7 +131,7 @@ def test_a_processor_that_gave_up_is_an_error_until_it_is_reset(make_bench: Make
             bench.run(NS_PER_MS)
     processor.RemoveHookOnMmuFault(hook)
     bench.engine.reset()
-    bench.engine.start(vector_table=0x0801_0000, stack_pointer=RAM + 0x1000, program_counter=0x0801_0201)
+    bench.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE | 1)
     bench.faults.clear()
     bench.run(NS_PER_MS)
     assert [fault.address for fault in bench.faults] == [0x3000_0000]
