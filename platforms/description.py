@@ -29,8 +29,11 @@ _NUMBER = r"0x[0-9A-Fa-f]+|0|[1-9][0-9]*"
 _INDENT = "    "
 # What Renode's own syntax takes, and the names it has given already.
 _RESERVED = frozenset(
-    "using new as preinit init reset local prefixed true false none empty sysbus machine".split()
-)
+    (
+        "using", "new", "as", "preinit", "init", "reset", "local", "prefixed", "true", "false",
+        "none", "empty", "sysbus", "machine",
+    )
+)  # fmt: skip
 _ENTRY = re.compile(
     rf"(?P<name>{_NAME})\s*:\s*(?P<type>{_NAME}(?:\.{_NAME})*)\s*@\s*(?P<places>.+)"
 )

@@ -82,7 +82,7 @@ _KINDS: Mapping[str, _Kind] = {
 
 
 def check(description: BoardDescription, models: BoardModels) -> None:
-    """DescriptionError for a type, an attribute, a place or a wiring that no board here can have."""
+    """DescriptionError for a type, attribute, place or wiring that no board here can have."""
     for entry in description.entries:
         if entry.type not in SUPPORTED_TYPES:
             raise entry.error(
@@ -117,9 +117,9 @@ def _check_attributes(entry: Entry, more: Mapping[str, Allowed]) -> None:
     kind = _KINDS[entry.type]
     required = {**kind.required, **more}
     allowed = {**required, **kind.optional}
-    for name in required:
+    for name, expected in required.items():
         if name not in entry.attributes:
-            raise entry.error(f"has no {name!r}: expected {_words(required[name])}")
+            raise entry.error(f"has no {name!r}: expected {_words(expected)}")
     for name, value in entry.attributes.items():
         if name not in allowed:
             known = ", ".join(allowed) or "none at all"
@@ -175,7 +175,7 @@ def _check_place(entry: Entry, place: Registration) -> None:
         if start != CONTROLLER_ADDRESS or place.size not in (None, _CONTROLLER_SIZE):
             raise entry.error(f"is part of the processor: expected 0x{CONTROLLER_ADDRESS:08X}")
     else:
-        if place.size is None and _KINDS[entry.type].sized or end - start != _PERIPHERAL_SIZE:
+        if (place.size is None and _KINDS[entry.type].sized) or end - start != _PERIPHERAL_SIZE:
             raise entry.error(f"expected '@ {_BUS} <0x{start:08X}, +0x{_PERIPHERAL_SIZE:x}>'")
         if start % _PERIPHERAL_SIZE or start < PERIPHERAL_REGION[0] or end > PERIPHERAL_REGION[1]:
             raise entry.error(

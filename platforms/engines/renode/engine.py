@@ -13,7 +13,6 @@ from typing import NoReturn
 from platforms.clock import NS_PER_MS, NS_PER_US, Clock
 from platforms.description import BoardDescription
 from platforms.devices.device_signature import DeviceSignature
-from platforms.devices.interrupt_controller import EXCEPTION_COUNT
 from platforms.devices.peripheral import UnsupportedHardwareError
 from platforms.devices.reset_cause import ResetCause
 from platforms.devices.system_control import DataWatchpointUnit
@@ -32,6 +31,7 @@ from platforms.engines.renode.hardware import Hardware
 
 LONGEST_RUN_NS = 10 * NS_PER_MS
 DATA_WATCHPOINT_UNIT = 0xE000_1000
+MOST_FAULTS_AT_ONCE = 64  # Renode's time moves on in steps of many instructions
 _LOADS_AND_STORES = (FaultKind.UNMAPPED_READ, FaultKind.UNMAPPED_WRITE)
 
 
@@ -61,6 +61,8 @@ class RenodeEngine:
         self._alarm_ns: int | None = None
         self._error: BaseException | None = None
         self._after_run: Callable[[], object] | None = None
+        self._fault_ns = 0
+        self._faults_now = 0  # at this very time
         self._stale_flash: tuple[int, int] | None = (0, len(models.flash.cells))
         bus = PeripheralBus()
         for model in models.bus:
@@ -274,7 +276,7 @@ class RenodeEngine:
         """The processor has found that it cannot go on."""
 
         def take() -> int:
-            exception = self._hardware.faults.take(kind, None)
+            exception = self._exception_for(kind, None)
             self._note_fault(kind, None, exception)
             if exception is None:
                 self._hold_for_good()
@@ -294,7 +296,7 @@ class RenodeEngine:
                 self._stop_requested = True
                 self._hardware.hold()
                 return 0
-            exception = self._hardware.faults.take(kind, address)
+            exception = self._exception_for(kind, address)
 
             def note() -> int:
                 self._note_fault(kind, address, exception)
@@ -308,6 +310,15 @@ class RenodeEngine:
             return 0
 
         self._access(take)
+
+    def _exception_for(self, kind: FaultKind, address: int | None) -> int | None:
+        """What the processor is made to take, or None when it is locked up."""
+        now_ns = self.clock.now_ns
+        self._faults_now = self._faults_now + 1 if now_ns == self._fault_ns else 1
+        self._fault_ns = now_ns
+        if self._faults_now > MOST_FAULTS_AT_ONCE:
+            return None  # its handler is no code: Renode would go round and round in no time
+        return self._hardware.faults.take(kind, address)
 
     def _refuse(self, address: int) -> NoReturn:
         raise self._located(
@@ -329,17 +340,13 @@ class RenodeEngine:
         )
 
     def _stack_fault(self, kind: FaultKind, address: int) -> None:
-        """Renode found no stack or no vector table where it entered or left an exception."""
+        """Renode found no stack where it entered or left an exception."""
         if self._wiring or not (self._in_run and self._hardware.on_processor_thread):
             return  # somebody looks at what is not there
 
         def lock_up() -> int:
-            table = self._hardware.vector_table
-            if table <= address < table + 4 * EXCEPTION_COUNT:
-                found = FaultKind.INVALID_VECTOR
-            else:
-                stored = kind is FaultKind.UNMAPPED_WRITE
-                found = FaultKind.STACKING if stored else FaultKind.UNSTACKING
+            stored = kind is FaultKind.UNMAPPED_WRITE
+            found = FaultKind.STACKING if stored else FaultKind.UNSTACKING
             self._note_fault(found, address, None)
             self._hold_for_good()
             return 0

@@ -294,11 +294,6 @@ class Hardware:
         self.processor.IsHalted = True
 
     @property
-    def vector_table(self) -> int:
-        """VTOR."""
-        return int(self.processor.VectorTableOffset)
-
-    @property
     def program_counter(self) -> int:
         """Where the processor is."""
         return int(self.processor.PC.RawValue)
