@@ -63,6 +63,24 @@ class Running:
         )
         return done.stdout + done.stderr
 
+    def tell_monitor(self, command: str, until: bytes) -> bytes:
+        heard = b""
+        with socket.create_connection(("127.0.0.1", self.monitor), PATIENCE_S) as connection:
+            connection.sendall(command.encode() + b"\n")
+            while until not in heard:
+                data = connection.recv(4096)
+                assert data, heard
+                heard += data
+        return heard
+
+    def end(self) -> str:
+        """Interrupt the board, which has been going on until now, and return what it has said."""
+        assert self.process.poll() is None
+        self.process.send_signal(signal.SIGINT)
+        output, _ = self.process.communicate(timeout=PATIENCE_S)
+        assert self.process.returncode == 0, output
+        return output
+
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
@@ -74,13 +92,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 def test_the_monitor_knows_the_board(running: Running) -> None:
-    with socket.create_connection(("127.0.0.1", running.monitor), PATIENCE_S) as connection:
-        connection.sendall(b"sysbus.cpu PC\n")
-        heard = b""
-        while b"0x801" not in heard:
-            data = connection.recv(4096)
-            assert data, heard
-            heard += data
+    running.tell_monitor("sysbus.cpu PC", until=b"0x801")
 
 
 @pytest.mark.skipif(GDB is None, reason="neither gdb-multiarch nor arm-none-eabi-gdb is on PATH")
@@ -102,6 +114,40 @@ def test_a_debugger_attaches_breaks_and_steps(running: Running) -> None:
     assert "stepped: 1" in told, told
     # Detached, the board goes on.
     assert "Breakpoint 1" in told
+
+
+@pytest.mark.skipif(GDB is None, reason="neither gdb-multiarch nor arm-none-eabi-gdb is on PATH")
+def test_a_debugger_may_look_and_write_anywhere(running: Running) -> None:
+    # RCC_PLLCFGR holds its reset value; behind RCC_CSR there is no register; nowhere is no memory.
+    look = ("x/wx 0x40023804", "x/2wx 0x40023874", "x/wx 0x60000000", "x/wx 0x30000000")
+    told = running.debug(
+        *look,
+        "break *(*(unsigned *)(0x08010000 + 60) & ~1)",
+        "continue",
+        *look,
+        "set {unsigned}0x40023804 = 0x24001234",
+        "set {unsigned}0x30000000 = 1",
+        "x/wx 0x40023804",
+        "delete",
+        "detach",
+    )
+    assert told.count("0x40023804:\t0x24003010") == 2, told
+    assert told.count("0x40023804:\t0x24001234") == 1, told
+    assert told.count("0x40023874:\t0x") == 2, told
+    assert told.count("Cannot access memory at address 0x60000000") == 2, told
+    assert "sample 1.0" in running.end()
+    assert "read of RCC+0x78, a register it does not have" in running.log.read_text()
+
+
+def test_the_monitor_may_look_anywhere_and_pause_the_board(running: Running) -> None:
+    heard = running.tell_monitor("sysbus ReadDoubleWord 0x40023804", until=b"0x24003010")
+    assert b"0x24003010" in heard
+    running.tell_monitor("sysbus ReadDoubleWord 0x40023878", until=b"0x00000000")
+    running.tell_monitor("sysbus ReadDoubleWord 0x30000000", until=b"0x00000000")
+    running.tell_monitor("pause", until=b"pause")
+    # One command after the other: the board is paused when this is answered.
+    running.tell_monitor("sysbus ReadDoubleWord 0x40023804", until=b"0x24003010")
+    assert "fault" not in running.end()
 
 
 @pytest.mark.skipif(GDB is None, reason="neither gdb-multiarch nor arm-none-eabi-gdb is on PATH")
