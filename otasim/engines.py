@@ -1,5 +1,6 @@
 """Which engines there are, by the names users give them."""
 
+import logging
 from pathlib import Path
 
 from platforms.description import BOARD_FILE, load_description
@@ -8,10 +9,12 @@ from platforms.engines.renode import library
 from platforms.errors import InvalidArgumentError
 from platforms.machine import EngineFactory
 
+_log = logging.getLogger(__name__)
+
 EMBEDDED, RENODE = "embedded", "renode"
 ENGINES = (EMBEDDED, RENODE)
 AUTO = "auto"
-"""Renode where it is found, else the embedded engine."""
+"""Renode where it is found and loads, else the embedded engine."""
 
 
 def missing_engine(name: str) -> str:
@@ -25,10 +28,21 @@ def missing_engine(name: str) -> str:
 
 
 def choose_engine(name: str) -> str:
-    """The engine that `name` stands for, which may be `AUTO`."""
+    """The engine that `name` stands for, which may be `AUTO`.
+
+    A Renode that is there but cannot be used is no reason to do nothing: a warning says what is
+    wrong with it.
+    """
     if name != AUTO:
         return name
-    return EMBEDDED if missing_engine(RENODE) else RENODE
+    if missing_engine(RENODE):
+        return EMBEDDED
+    try:
+        library.load()
+    except library.RenodeError as error:
+        _log.warning("otasim: the embedded engine is used, for Renode cannot be: %s", error)
+        return EMBEDDED
+    return RENODE
 
 
 def engine_factory(name: str, platform: Path = BOARD_FILE) -> EngineFactory:

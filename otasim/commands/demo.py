@@ -10,7 +10,7 @@ from rich.console import Console
 
 from otasim.board import Board
 from otasim.bundle_server import BundleServer
-from otasim.engines import AUTO, ENGINES, choose_engine
+from otasim.engines import AUTO, ENGINES, choose_engine, engine_factory
 from otasim.stories import STORIES, Story, describe_event, play
 from platforms.clock import NS_PER_S
 from platforms.trace import Detail, TraceEvent
@@ -59,6 +59,7 @@ def demo(as_json: bool, engine: str) -> None:
     """
     console = Console(file=sys.stderr if as_json else sys.stdout, quiet=as_json, highlight=False)
     engine = choose_engine(engine)
+    engine_factory(engine)  # what is missing is said before the first story begins
     console.print(f"engine: {engine}", markup=False)
     with BundleServer() as server:
         told = [_tell(story, server, engine, console) for story in STORIES]

@@ -38,7 +38,7 @@ from platforms.engines.entries import (
     ranges,
 )
 from platforms.engines.protocol import BoardModels, EngineError, FaultKind
-from platforms.engines.renode import tools
+from platforms.engines.renode import library, tools
 from platforms.engines.renode.faults import FaultUnit
 from platforms.engines.renode.peripherals import Access, BusAdapter, SpiAdapter, UnmappedAdapter
 
@@ -82,7 +82,8 @@ class Hardware:
         wrapper = self._emulation.add_mach(MACHINE_NAME)
         self._machine = wrapper.internal
         try:
-            self._assemble(wrapper, description, bus, access, unmapped)
+            with library.uninterrupted():
+                self._assemble(wrapper, description, bus, access, unmapped)
         except System.Exception as error:
             self.close()
             raise _refusal(description, str(error.Message)) from error
@@ -284,7 +285,8 @@ class Hardware:
     def reset(self) -> None:
         """Reset the machine; its processor is halted afterwards."""
         self.processor.IsHalted = True
-        self._machine.Reset()
+        with library.uninterrupted():
+            self._machine.Reset()
         self.faults.reset()
         self._gave_up = False
         self.processor.IsHalted = True

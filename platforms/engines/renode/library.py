@@ -10,7 +10,10 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
+import tarfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -117,9 +120,17 @@ def find(environment: Mapping[str, str] = os.environ) -> Location:
                 f"{variable} names {path}, but there is no {program}: build Renode there, or set "
                 f"{BUILD_OUTPUT} to the folder of its binaries and {RUNTIME} to what runs them"
             )
+    elif variable == PACKAGE and not (path.is_file() and tarfile.is_tarfile(path)):
+        raise RenodeNotFoundError(
+            f"{PACKAGE} names {path}, which is no archive: expected a package of Renode (.tar.*)"
+        )
     elif variable == BINARY and runtime == "mono":
         raise RenodeNotFoundError(
             f"{BINARY} needs {RUNTIME}=coreclr: the portable Renode is .NET's"
+        )
+    elif variable == BINARY and not (path.is_file() and os.access(path, os.X_OK)):
+        raise RenodeNotFoundError(
+            f"{BINARY} names {path}, which is no program: expected the portable Renode of .NET"
         )
     return Location(path, variable, runtime)
 
@@ -135,15 +146,13 @@ def load() -> str:
     """
     location = find()
     try:
-        with _quiet():
+        with _quiet(), uninterrupted():
             importlib.import_module("pyrenode3")
         system = importlib.import_module("System")
     except SystemExit as error:  # pyrenode3 leaves like this when a folder is not what it expects
         raise RenodeLoadError(_does_not_load(location, "pyrenode3 gave up")) from error
     except Exception as error:
-        raise RenodeLoadError(
-            _does_not_load(location, str(error).strip().partition("\n")[0])
-        ) from error
+        raise RenodeLoadError(_does_not_load(location, _reason(location, error))) from error
     names = [assembly.GetName() for assembly in system.AppDomain.CurrentDomain.GetAssemblies()]
     version = next((str(name.Version) for name in names if name.Name == "Renode"), "unknown")
     check_version(version)
@@ -160,6 +169,46 @@ def check_version(text: str) -> None:
     match = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
     if match is None or tuple(map(int, match.groups())) < OLDEST_VERSION:
         raise RenodeTooOldError(text)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of this.
+
+    Raised in Python code that .NET has called, KeyboardInterrupt would come out as some error of
+    .NET's, or end the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is ever interrupted
+        return
+    interrupted = False
+
+    def note(_signal: int, _frame: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        if interrupted:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _reason(location: Location, error: Exception) -> str:
+    """All that is known about a failure, in one line."""
+    if location.found_by == BINARY and isinstance(error, AttributeError):
+        # pyrenode3 looks for a path in what the program says, and expects to find one.
+        return "it is not the portable Renode of .NET, which says where it unpacks its libraries"
+    parts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        text = " ".join(str(cause).split()) or type(cause).__name__
+        if not any(text in part for part in parts):
+            parts.append(text)
+        cause = cause.__cause__ or cause.__context__
+    return ": ".join(parts)
 
 
 def _does_not_load(location: Location, reason: str) -> str:
