@@ -113,6 +113,7 @@ class Hardware:
         ]
         self._clock_source = interface_to_class(self._machine.ClockSource)
         self._time_source = self._emulation.internal.MasterTimeSource
+        self._duration_ns = 0
         MonitorTimeExtensions.SetGlobalAdvanceImmediately(self._emulation.internal, True)
         # What is reachable from .NET only must stay reachable from here.
         self._adapters: list[object] = []
@@ -217,12 +218,15 @@ class Hardware:
         Raises EngineError when Renode's processor has given up, which only a reset mends.
         """
         self._check_processor()
-        duration = TimeInterval.FromNanoseconds(duration_ns)
-        self._time_source.Quantum = duration
+        if duration_ns != self._duration_ns:
+            # Most runs are equally long, and setting this takes a good part of one.
+            self._duration_ns = duration_ns
+            self._duration = TimeInterval.FromNanoseconds(duration_ns)
+            self._time_source.Quantum = self._duration
         if self._visited is None:
-            self._run_renode(duration)
+            self._run_renode()
         else:
-            self._run_attended(self._visited, duration, attention)
+            self._run_attended(self._visited, attention)
         self._check_processor()
 
     def _check_processor(self) -> None:
@@ -232,12 +236,10 @@ class Hardware:
                 "says why (--renode-log FILE). Reset the board, or use --engine embedded"
             )
 
-    def _run_attended(
-        self, visited: ThreadPoolExecutor, duration: TimeInterval, attention: Callable[[], None]
-    ) -> None:
+    def _run_attended(self, visited: ThreadPoolExecutor, attention: Callable[[], None]) -> None:
         # A debugger or somebody at the monitor may hold the processor for as long as they like: the
         # run is waited for, from a thread that can still be told to end.
-        run = visited.submit(self._run_renode, duration)
+        run = visited.submit(self._run_renode)
         while True:
             try:
                 run.result(_ATTENTION_S)
@@ -246,8 +248,8 @@ class Hardware:
             else:
                 return
 
-    def _run_renode(self, duration: TimeInterval) -> None:
-        self._emulation.internal.RunFor(duration)
+    def _run_renode(self) -> None:
+        self._emulation.internal.RunFor(self._duration)
 
     def open_monitor(self, port: int) -> None:
         """Open Renode's monitor on a TCP port."""
