@@ -87,7 +87,11 @@ class BusAdapter(IDoubleWordPeripheral, IWordPeripheral, IBytePeripheral, IKnown
 class UnmappedAdapter(
     IDoubleWordPeripheral, IWordPeripheral, IBytePeripheral, IKnownSize, IPeripheral
 ):
-    """A range of addresses where there is nothing at all: every access is a bus fault."""
+    """A range of addresses where there is nothing at all.
+
+    Loads, stores and fetches stop before they come here. What comes is what the processor does when
+    it enters or leaves an exception, and people who look around.
+    """
 
     __namespace__ = "Otasim"
 
