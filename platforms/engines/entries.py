@@ -14,7 +14,7 @@ from platforms.description import (
     Registration,
 )
 from platforms.devices.interrupt_controller import INTERRUPT_LINES, PRIORITY_MASK
-from platforms.engines.embedded.address_map import SIGNATURE_PAGE
+from platforms.engines.address_map import SIGNATURE_PAGE
 from platforms.engines.protocol import BoardModels
 
 PROCESSOR, CONTROLLER = "CPU.CortexM", "IRQControllers.NVIC"

@@ -11,7 +11,7 @@ from otasim.engines import EMBEDDED
 from platforms.clock import NS_PER_MS
 from platforms.devices.device_signature import UNIQUE_ID_BYTES
 from platforms.devices.peripheral import UnsupportedHardwareError
-from platforms.engines.embedded.address_map import is_executable, unmodelled_region
+from platforms.engines.address_map import is_executable, unmodelled_region
 from platforms.engines.protocol import FaultKind, ProcessorFault
 from tests.engines.bench import CODE, RAM, Bench, MakeBench
 from tests.engines.thumb import (

@@ -27,8 +27,8 @@ from platforms.devices.system_control import (
     SYSTEM_CONTROL_SPACE,
     SystemControlSpace,
 )
+from platforms.engines.address_map import is_executable, unmodelled_region
 from platforms.engines.embedded import processor as cpu
-from platforms.engines.embedded.address_map import is_executable, unmodelled_region
 from platforms.engines.embedded.exceptions import (
     CONTROL_FPCA,
     CONTROL_NPRIV,

@@ -24,8 +24,8 @@ from platforms.devices.system_control import (
     SystemControlSpace,
 )
 from platforms.devices.system_timer import SystemTimer
+from platforms.engines.address_map import SIGNATURE_PAGE, unmodelled_region
 from platforms.engines.embedded import processor as cpu
-from platforms.engines.embedded.address_map import SIGNATURE_PAGE, unmodelled_region
 from platforms.engines.embedded.assembly import Assembly, assemble
 from platforms.engines.embedded.code_scan import ends_in_mask_write, scan
 from platforms.engines.embedded.core import Core, State

@@ -16,8 +16,8 @@ from platforms.devices.device_signature import DeviceSignature
 from platforms.devices.peripheral import UnsupportedHardwareError
 from platforms.devices.reset_cause import ResetCause
 from platforms.devices.system_control import DataWatchpointUnit
+from platforms.engines.address_map import SIGNATURE_PAGE, unmodelled_region
 from platforms.engines.bus import PeripheralBus
-from platforms.engines.embedded.address_map import SIGNATURE_PAGE, unmodelled_region
 from platforms.engines.entries import CONTROLLER, PAGE
 from platforms.engines.protocol import (
     BoardModels,

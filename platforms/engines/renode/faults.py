@@ -30,7 +30,7 @@ from platforms.devices.interrupt_controller import (
     USAGE_FAULT,
 )
 from platforms.devices.system_control import HFSR_FORCED
-from platforms.engines.embedded.address_map import is_executable
+from platforms.engines.address_map import is_executable
 from platforms.engines.entries import MEMORY, MODELLED_REGIONS, ranges
 from platforms.engines.protocol import FaultKind
 
