@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -688,7 +688,7 @@ class Soak:
     ) -> None:
         self.statistics = Statistics()
         self.failures: list[str] = []
-        self.actions: list[str] = []
+        self.actions: deque[str] = deque(maxlen=TAIL)
         self.first: Resources | None = None
         self.warm: Resources | None = None
         self.last: Resources | None = None
@@ -927,7 +927,7 @@ def report(test: Soak, seconds: float) -> None:
     if not test.failures:
         print("every invariant held")
         return
-    print("\n".join(["", "the last actions:", *test.actions[-TAIL:]]))
+    print("\n".join(["", "the last actions:", *test.actions]))
     print("\n".join(["", "the end of the console:", *test.console_tail()]))
     print("\n".join(["", "FAILED:", *test.failures]))
 
