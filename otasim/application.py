@@ -136,7 +136,9 @@ class ServiceApplication:
         self._boot = boot = BootConfiguration(
             self._partitions, image.slot, strict_original=settings.strict_original
         )
-        self._files = BootFiles(boot, self._partitions, self.feed_watchdog, self.log)
+        # The watchdog's own method: littlefs keeps it for good, and this application with ours.
+        feed_watchdog = machine.models.watchdog.feed
+        self._files = BootFiles(boot, self._partitions, feed_watchdog, self.log)
         self._is_initialised = self._prepare_files()
         self._configuration = Configuration(
             self._files,

@@ -1,8 +1,11 @@
 """Resets and power cuts take effect at their very moment, however the board is paced."""
 
+import gc
+
 import pytest
 
 from otasim import Board, ResetCause, TornShape
+from otasim.application import ServiceApplication
 from otasim.bundle_server import BundleServer
 from platforms.clock import NS_PER_MS, NS_PER_US
 from platforms.devices.flash_memory import FlashOperation, OperationKind
@@ -84,3 +87,18 @@ def test_the_hardware_watchdog_option_starts_it_at_reset(engine: str, stored: bo
         board.run(5)
         causes = [event.details["cause"] for event in board.trace.of_kind("reset")]
         assert ("watchdog" in causes) is stored
+
+
+def test_a_reset_leaves_nothing_of_the_application_behind(engine: str) -> None:
+    def applications() -> int:
+        gc.collect()
+        return sum(isinstance(thing, ServiceApplication) for thing in gc.get_objects())
+
+    with Board(engine=engine) as board:
+        board.run(0.5)
+        before = applications()
+        for _ in range(5):
+            board.call("FS.List")
+            board.reset()
+            board.run(0.5)
+        assert applications() == before
