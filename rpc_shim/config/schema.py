@@ -25,6 +25,7 @@ MAX_COMMIT_TIMEOUT_S = 30 * 24 * 3600
 
 _INT32_MAX = 2**31 - 1
 _MAX_WATCHDOG_TIMEOUT_S = 32  # the slowest the independent watchdog counts
+_MIN_FRAME_SIZE = 512  # with less, `mos config-set` could not undo the setting
 _PRINTABLE = r"[ -~]"
 
 
@@ -168,7 +169,7 @@ UPDATE_SIGNATURES_REQUIRED = _integer(
 UPDATE_ENABLE_POST = _boolean("update.enable_post", True, "Take updates by HTTP POST to /update")
 
 RPC_MAX_FRAME_SIZE = _integer(
-    "rpc.max_frame_size", DEFAULT_MAX_FRAME_SIZE, "Max Frame Size", 128, 65_536
+    "rpc.max_frame_size", DEFAULT_MAX_FRAME_SIZE, "Max Frame Size", _MIN_FRAME_SIZE, 65_536
 )
 RPC_ACL = _access_rules("rpc.acl", "RPC ACL spec - JSON or @file")
 RPC_ACL_FILE = _file_name("rpc.acl_file", "File with RPC ACL JSON, used if rpc.acl is not set")
