@@ -7,6 +7,7 @@ id are two calls and get two answers, as on the device.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from platforms.errors import OtasimError
 from rpc_shim.arguments import NO_ARGUMENTS, ArgumentError, Arguments, ArgumentValues
@@ -32,6 +33,10 @@ FAILED = -1
 Reply = Callable[[bytes], None]
 """Takes the JSON of an answer, now or later."""
 
+ChannelKind: TypeAlias = Literal["UART", "TCP", "WS_in", "HTTP", "UDP", "MQTT"]
+"""What requests come over, by the device's names for it; `WS_in` is a WebSocket that a client has
+opened. `TCP` and `UDP` are this board's own names."""
+
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class HttpAuthorization:
@@ -55,12 +60,12 @@ class Channel:
     """What a request came over.
 
     Attributes:
-        kind: as access rules name it: `UART`, `TCP`, `WS`, `HTTP`, `UDP` or `MQTT`.
+        kind: as access rules name it.
         info: which one of that kind, as `RPC.Ping` tells it; empty when there is nothing to tell.
         authorization: what HTTP says about who is asking, None when it says nothing.
     """
 
-    kind: str
+    kind: ChannelKind
     info: str = ""
     authorization: HttpAuthorization | None = None
 

@@ -50,6 +50,7 @@ from rpc_shim.dispatch import (
     INTERNAL_ERROR,
     UNAUTHENTICATED,
     Channel,
+    ChannelKind,
     HttpAuthorization,
     RpcError,
 )
@@ -98,7 +99,7 @@ class AccessGuard:
         if not may_access(user, acl):
             raise RpcError(FORBIDDEN, "unauthorized")
 
-    def _acl_for(self, method: str, channel: str) -> str:
+    def _acl_for(self, method: str, channel: ChannelKind) -> str:
         """Who may call: what the first rule that applies says."""
         acl = self._configuration.get(RPC_ACL)
         acl_file = self._configuration.get(RPC_ACL_FILE)

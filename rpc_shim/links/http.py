@@ -26,7 +26,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpProcessingError, HttpVersion11, RawRequestMessage
 from aiohttp.streams import StreamReader
 
-from rpc_shim.dispatch import UNAUTHENTICATED, Channel, HttpAuthorization, RpcError
+from rpc_shim.dispatch import UNAUTHENTICATED, Channel, ChannelKind, HttpAuthorization, RpcError
 from rpc_shim.frame import FrameError, JsonValue, parse_request
 from rpc_shim.links.mailbox import Boot
 from rpc_shim.links.rest import (
@@ -292,7 +292,7 @@ class _Handler:
         await self._boot.turn()
         await websocket.prepare(request)
         client = _WebSocketClient(self._boot, self._connections, websocket, transport)
-        await client.serve(_channel("WS", request, transport))
+        await client.serve(_channel("WS_in", request, transport))
         return websocket
 
 
@@ -346,7 +346,7 @@ class _WebSocketClient:
             await self._websocket.send_str(text)
 
 
-def _channel(kind: str, request: web.BaseRequest, transport: asyncio.Transport) -> Channel:
+def _channel(kind: ChannelKind, request: web.BaseRequest, transport: asyncio.Transport) -> Channel:
     header = request.headers.get("Authorization")
     authorization = (
         None if header is None else HttpAuthorization(request.method, request.raw_path, header)

@@ -95,7 +95,7 @@ def test_the_channel(board: FakeBoard) -> None:
     talk(conversation)
     assert board.device is not None
     (channel,) = board.device.channels
-    assert channel.kind == "WS"
+    assert channel.kind == "WS_in"
     assert channel.authorization is not None
     assert (channel.authorization.method, channel.authorization.uri) == ("GET", "/rpc")
 
