@@ -42,7 +42,8 @@ opened. `TCP` and `UDP` are this board's own names."""
 class HttpAuthorization:
     """The `Authorization` header of a request that came over HTTP, and what it is made over.
 
-    One object stands for one HTTP request, also when that makes several calls, as an upload does.
+    One object stands for one HTTP request, also when that makes several calls, as an upload does. A
+    WebSocket has none, whatever opened it: it would stay logged in for as long as it lives.
 
     Attributes:
         method: the HTTP method, such as `POST`.
