@@ -145,7 +145,13 @@ class ServiceApplication:
         self._dispatcher = Dispatcher(
             self._configuration.get(DEVICE_ID),
             self.log,
-            AccessGuard(self._configuration, self._files.read, machine.clock, self.log),
+            AccessGuard(
+                self._configuration,
+                self._files.read,
+                machine.clock,
+                self.log,
+                settings.nonce_seed,
+            ),
         )
         self._channel = UartChannel(
             self._dispatcher,

@@ -68,6 +68,7 @@ class AccessGuard:
             an OtasimError, which lets nobody through.
         clock: virtual time.
         log: takes one line of text; what is wrong with rules and files is only told here.
+        nonce_seed: differs between boards whose challenges must differ.
     """
 
     def __init__(
@@ -76,11 +77,12 @@ class AccessGuard:
         read_file: Callable[[str], bytes | None],
         clock: Clock,
         log: Callable[[str], None],
+        nonce_seed: int = 0,
     ) -> None:
         self._configuration = configuration
         self._read_file = read_file
         self._log = log
-        self._nonces = Nonces(clock)
+        self._nonces = Nonces(clock, nonce_seed)
         # A proof is good for one HTTP request, but for all the calls that it makes.
         self._proven: WeakKeyDictionary[HttpAuthorization, str] = WeakKeyDictionary()
 
@@ -129,8 +131,7 @@ class AccessGuard:
             passwords = self._passwords(auth_file) if proofs else PasswordFile({})
             for proof in proofs:
                 if is_proven(proof, passwords, realm, algorithm):
-                    if self._nonces.is_fresh(proof):
-                        self._nonces.mark_used(proof)
+                    if self._nonces.use(proof):
                         if channel.authorization is not None and request.auth is None:
                             self._proven[channel.authorization] = proof.username
                         return proof.username
