@@ -5,7 +5,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -227,6 +227,35 @@ def test_a_proof_opens_once() -> None:
     assert json.loads(refused[1])["stale"] is True
 
 
+@pytest.mark.parametrize("method", ["RPC.Ping", "Sys.Reboot"])
+def test_a_proof_that_nobody_has_asked_for_is_used_all_the_same(method: str) -> None:
+    guarded = Guarded()
+    auth = guarded.auth()
+    assert guarded.code(method, auth) == {"RPC.Ping": None, "Sys.Reboot": 403}[method]
+    assert guarded.code(auth=auth) == 401
+    overheard = http_channel(guarded)
+    assert guarded.code(method, channel=overheard) == {"RPC.Ping": None, "Sys.Reboot": 403}[method]
+    assert guarded.code(channel=again(overheard)) == 401
+
+
+def test_a_proof_is_used_where_there_are_no_rules_or_bad_ones() -> None:
+    guarded = Guarded()
+    for acl, code in (("", None), ("@missing", 500)):
+        auth = guarded.auth()
+        guarded.set_up(acl=acl)
+        assert guarded.code(auth=auth) == code
+        guarded.set_up(acl=ACL)
+        assert guarded.code(auth=auth) == 401
+
+
+def test_of_two_proofs_both_are_used() -> None:
+    guarded = Guarded()
+    auth, channel = guarded.auth(), http_channel(guarded, "bob")
+    assert guarded.code(auth=auth, channel=channel) is None
+    assert guarded.code(auth=auth) == 401
+    assert guarded.code(channel=again(channel)) == 401
+
+
 def test_a_proof_ends_with_its_hour_and_with_the_boot() -> None:
     guarded = Guarded()
     guarded.clock.advance_to(150 * NS_PER_S)
@@ -351,15 +380,18 @@ def http_channel(
     return Channel("HTTP", "127.0.0.1:80", HttpAuthorization("POST", "/rpc", header))
 
 
+def again(channel: Channel) -> Channel:
+    """Another HTTP request with the same header."""
+    assert channel.authorization is not None
+    return replace(channel, authorization=replace(channel.authorization))
+
+
 def test_proof_in_a_header() -> None:
     guarded = Guarded()
     channel = http_channel(guarded)
     assert guarded.code(channel=channel) is None
     assert guarded.code(channel=channel) is None, "another call of the same HTTP request"
-    assert channel.authorization is not None
-    overheard = channel.authorization
-    replayed = HttpAuthorization(overheard.method, overheard.uri, overheard.header)
-    assert guarded.code(channel=Channel("HTTP", "", replayed)) == 401, "another HTTP request"
+    assert guarded.code(channel=again(channel)) == 401, "another HTTP request"
     assert guarded.code(channel=http_channel(guarded, count="00000002")) is None
     assert guarded.code(channel=http_channel(guarded, "mallory")) == 403
     assert guarded.code(channel=http_channel(guarded, uri="/other")) == 400
