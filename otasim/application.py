@@ -289,13 +289,16 @@ class ServiceApplication:
 
     def _update_settings(self) -> UpdateSettings:
         get = self._configuration.get
+        damage = self._configuration.damage
         return UpdateSettings(
             timeout_s=get(UPDATE_TIMEOUT),
             commit_timeout_s=get(UPDATE_COMMIT_TIMEOUT),
             url=get(UPDATE_URL),
             interval_s=get(UPDATE_INTERVAL),
             signature_policy=SignaturePolicy(
-                tuple(get(key) for key in UPDATE_KEYS), get(UPDATE_SIGNATURES_REQUIRED)
+                tuple(get(key) for key in UPDATE_KEYS),
+                get(UPDATE_SIGNATURES_REQUIRED),
+                damage and f"the configuration is damaged: {damage}",
             ),
         )
 

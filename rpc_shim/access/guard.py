@@ -9,6 +9,8 @@ authentication data that cannot be read, 403 for a user they do not allow. Diffe
 - a proof for another realm or by another algorithm is answered with a new challenge, which says
   what is expected; the original answers 400 over frames and does not look over HTTP;
 - over HTTP the header's `uri` must be the request's own;
+- a device with a damaged configuration has lost its rules: it refuses all calls with 500, but those
+  that repair it over the serial port (see `rpc_shim.config.configuration`);
 - a proof is good once, and has been used even where the rules ask for nobody's.
 """
 
@@ -23,6 +25,7 @@ from rpc_shim.access.acl import (
     DENY_ALL,
     AclError,
     find_rule,
+    matches,
     may_access,
     parse_rules,
 )
@@ -37,7 +40,7 @@ from rpc_shim.access.digest import (
     parse_frame_auth,
 )
 from rpc_shim.access.nonces import Nonces
-from rpc_shim.config.configuration import Configuration
+from rpc_shim.config.configuration import REPAIR, Configuration
 from rpc_shim.config.schema import (
     RPC_ACL,
     RPC_ACL_FILE,
@@ -58,6 +61,9 @@ from rpc_shim.dispatch import (
 from rpc_shim.frame import Request, describe
 
 _ALGORITHMS = (Algorithm.MD5, Algorithm.SHA_256)
+
+_REPAIRS = "FS.*,Sys.Reboot"
+_REPAIR_CHANNEL: ChannelKind = "UART"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,11 @@ class AccessGuard:
 
     def __call__(self, request: Request, channel: Channel) -> None:
         """Return when the request may be carried out; `RpcError` says why it may not."""
-        # First of all: a proof must not be left over for whoever has overheard it.
+        if self._configuration.damage:
+            if channel.kind == _REPAIR_CHANNEL and matches(_REPAIRS, request.method):
+                return
+            raise RpcError(INTERNAL_ERROR, f"the configuration is damaged; {REPAIR}")
+        # Before any rule: a proof must not be left over for whoever has overheard it.
         try:
             identity = self._identify(request, channel)
         except RpcError as refusal:

@@ -204,3 +204,23 @@ SCHEMA: tuple[Setting[SettingValue], ...] = (
     CONF_ACL,
 )
 SETTINGS: Mapping[str, Setting[SettingValue]] = {setting.key: setting for setting in SCHEMA}
+
+PROTECTIONS: tuple[Setting[SettingValue], ...] = (
+    *UPDATE_KEYS,
+    UPDATE_SIGNATURES_REQUIRED,
+    UPDATE_SSL_CA_FILE,
+    UPDATE_ENABLE_POST,
+    RPC_ACL,
+    RPC_ACL_FILE,
+    RPC_AUTH_DOMAIN,
+    RPC_AUTH_FILE,
+    RPC_AUTH_ALGO,
+    CONF_ACL,
+)
+"""The settings that say who may do what. Without them a device is open, so that one that cannot be
+understood must not be left out."""
+
+
+def protects(key: str) -> bool:
+    """Whether `key`, of a setting or of an object, is or holds one of `PROTECTIONS`."""
+    return any(f"{setting.key}.".startswith(f"{key}.") for setting in PROTECTIONS)

@@ -28,11 +28,10 @@ from aiohttp.http import HttpProcessingError, HttpVersion11, RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from rpc_shim.dispatch import UNAUTHENTICATED, Channel, HttpAuthorization, RpcError
-from rpc_shim.frame import FrameError, JsonValue, parse_request
+from rpc_shim.frame import FrameError, JsonValue, ascii_json, parse_request
 from rpc_shim.links.mailbox import Boot
 from rpc_shim.links.rest import (
     Params,
-    ascii_json,
     body_params,
     call_frame,
     challenge,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
@@ -21,7 +22,7 @@ from rpc_shim.access.digest import Algorithm, Challenge, answer_in_frame, passwo
 from rpc_shim.access.guard import AccessGuard
 from rpc_shim.client import Credentials, RpcClient, RpcClientError
 from rpc_shim.config.configuration import Configuration
-from rpc_shim.dispatch import Channel, HttpAuthorization, RpcError
+from rpc_shim.dispatch import Channel, ChannelKind, HttpAuthorization, RpcError
 from rpc_shim.frame import JsonValue, ReplyAddress, Request
 from tests.config.files import Files
 from tests.rpc.mos import needs_mos, run_mos
@@ -50,10 +51,14 @@ class Guarded:
     files: Files = field(default_factory=lambda: Files({"users": htdigest()}))
     clock: Clock = field(default_factory=Clock)
     log: list[str] = field(default_factory=list)
+    config: JsonValue = None
 
     def __post_init__(self) -> None:
         self.clock.advance_to(100 * NS_PER_S)
-        self.configuration = Configuration(Files(), self.log.append)
+        files = Files(
+            {} if self.config is None else {"conf9.json": json.dumps(self.config).encode()}
+        )
+        self.configuration = Configuration(files, self.log.append)
         self.configuration.change({"rpc": {"acl": ACL, "auth_file": "users"}})
         self.guard = AccessGuard(self.configuration, self.files.read, self.clock, self.log.append)
 
@@ -179,6 +184,28 @@ def test_a_reset_while_a_file_is_read_is_no_refusal() -> None:
     guarded.set_up(acl="@acl.json")
     with pytest.raises(ResetAsserted):
         guard(Request("RPC.Ping", ReplyAddress(1)), UART)
+
+
+@pytest.mark.parametrize("rpc", [{"acl": 5}, {"acl": "[{"}, {"auth_file": None}, 5])
+def test_a_damaged_configuration_lets_nobody_through_but_who_repairs_it(rpc: JsonValue) -> None:
+    guarded = Guarded(config={"rpc": rpc})
+    for method in (
+        "RPC.Ping",
+        "Sys.GetInfo",
+        "OTA.Update",
+        "Config.Set",
+        "Config.Save",
+        "fs",
+        "FS",
+    ):
+        refused = guarded.ask(method)
+        assert refused is not None
+        assert refused[0] == 500
+        assert "the configuration is damaged" in refused[1]
+    for method in ("FS.List", "FS.Get", "FS.Put", "FS.Remove", "FS.Mkfs", "Sys.Reboot"):
+        assert guarded.ask(method) is None
+        for kind in get_args(ChannelKind):
+            assert guarded.code(method, channel=Channel(kind)) == (None if kind == "UART" else 500)
 
 
 # -- proofs in frames -----------------------------------------------------------------------------
