@@ -133,3 +133,27 @@ def test_a_board_that_goes_on_in_another_process_takes_no_proof_from_before(tmp_
     rules = json.dumps(RULES)
     ask(("rpc.auth_file", "users.txt"), ("rpc.acl", rules))
     assert ask() != ask()
+
+
+@pytest.mark.skipif(MOS is None, reason="the host tool mos is not on PATH")
+def test_mos_repairs_a_damaged_configuration_over_the_serial_port(tmp_path: Path) -> None:
+    board = RunningBoard("embedded", tmp_path, "--http", "0")
+    serial, network = Mos(str(board.link)), Mos(url_of(board, "http"))
+    damaged = tmp_path / "conf9.json"
+    damaged.write_text('{"rpc": {"acl": "[]')
+    network.run("put", str(damaged))
+    with board.expecting("config: DAMAGED", "reset cause: software"):
+        network.run("call", "Sys.Reboot")
+    for tool, arguments in (
+        (network, ("ls",)),
+        (network, ("rm", "conf9.json")),
+        (serial, ("call", "Sys.GetInfo")),
+    ):
+        with pytest.raises(ToolError, match="the configuration is damaged"):
+            tool.run(*arguments)
+    assert "conf9.json" in serial.run("ls")
+    serial.run("rm", "conf9.json")
+    with board.expecting("reset cause: software"):
+        serial.run("call", "Sys.Reboot")
+    assert "conf9.json" not in network.run("ls")
+    board.stop()
