@@ -149,7 +149,13 @@ class ServiceApplication:
         self._dispatcher = Dispatcher(
             self._configuration.get(DEVICE_ID),
             self.log,
-            AccessGuard(self._configuration, self._files.read, machine.clock, self.log),
+            AccessGuard(
+                self._configuration,
+                self._files.read,
+                machine.clock,
+                self.log,
+                settings.nonce_seed,
+            ),
         )
         self._channel = UartChannel(
             self._dispatcher,
@@ -287,13 +293,16 @@ class ServiceApplication:
 
     def _update_settings(self) -> UpdateSettings:
         get = self._configuration.get
+        damage = self._configuration.damage
         return UpdateSettings(
             timeout_s=get(UPDATE_TIMEOUT),
             commit_timeout_s=get(UPDATE_COMMIT_TIMEOUT),
             url=get(UPDATE_URL),
             interval_s=get(UPDATE_INTERVAL),
             signature_policy=SignaturePolicy(
-                tuple(get(key) for key in UPDATE_KEYS), get(UPDATE_SIGNATURES_REQUIRED)
+                tuple(get(key) for key in UPDATE_KEYS),
+                get(UPDATE_SIGNATURES_REQUIRED),
+                damage and f"the configuration is damaged: {damage}",
             ),
         )
 

@@ -27,6 +27,9 @@ class DeviceSettings:
         service_poll_ms: for firmware that feeds no watchdog: give the RPC service a turn every so
             many virtual milliseconds. It then answers even while the firmware hangs.
         rpc: who answers RPC requests.
+        nonce_seed: a number that the challenges of digest authentication depend on. Where a proof
+            that somebody has recorded must not open a later run, it must be random. The same one
+            makes the same run.
     """
 
     device_id: str = "otasim"
@@ -34,3 +37,4 @@ class DeviceSettings:
     strict_original: bool = False
     service_poll_ms: int | None = None
     rpc: RpcMode = RpcMode.SERVICE
+    nonce_seed: int = 0

@@ -7,6 +7,7 @@ id are two calls and get two answers, as on the device.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from platforms.errors import OtasimError
 from rpc_shim.arguments import NO_ARGUMENTS, ArgumentError, Arguments, ArgumentValues
@@ -32,12 +33,17 @@ FAILED = -1
 Reply = Callable[[bytes], None]
 """Takes the JSON of an answer, now or later."""
 
+ChannelKind: TypeAlias = Literal["UART", "TCP", "WS_in", "HTTP", "UDP", "MQTT"]
+"""What requests come over, by the device's names for it; `WS_in` is a WebSocket that a client has
+opened. `TCP` and `UDP` are this board's own names."""
+
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class HttpAuthorization:
     """The `Authorization` header of a request that came over HTTP, and what it is made over.
 
-    One object stands for one HTTP request, also when that makes several calls, as an upload does.
+    One object stands for one HTTP request, also when that makes several calls, as an upload does. A
+    WebSocket has none, whatever opened it: it would stay logged in for as long as it lives.
 
     Attributes:
         method: the HTTP method, such as `POST`.
@@ -55,12 +61,12 @@ class Channel:
     """What a request came over.
 
     Attributes:
-        kind: as access rules name it: `UART`, `TCP`, `WS`, `HTTP`, `UDP` or `MQTT`.
+        kind: as access rules name it.
         info: which one of that kind, as `RPC.Ping` tells it; empty when there is nothing to tell.
         authorization: what HTTP says about who is asking, None when it says nothing.
     """
 
-    kind: str
+    kind: ChannelKind
     info: str = ""
     authorization: HttpAuthorization | None = None
 

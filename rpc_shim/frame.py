@@ -28,6 +28,7 @@ _MAX_NAME_LENGTH = 255
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,21 @@ def decode_json(text: bytes) -> JsonValue:
     if problems:
         raise FrameError(problems[0])
     return value
+
+
+def ascii_json(text: bytes) -> bytes:
+    r"""The same JSON with `\uXXXX` for what is not ASCII, as the device's parser wants it.
+
+    Clients on transports that carry all bytes send UTF-8. What is not UTF-8 is left for the parser
+    to refuse.
+    """
+    if text.isascii():
+        return text
+    try:
+        decoded = text.decode("utf-8")
+    except UnicodeDecodeError:
+        return text
+    return _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], decoded).encode("ascii")
 
 
 def decode_object(text: bytes) -> dict[str, JsonValue]:

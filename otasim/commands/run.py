@@ -1,5 +1,6 @@
 """`otasim run`: keeps a board running for host tools."""
 
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ from rpc_shim.config.schema import DEVICE_ID
 from rpc_shim.links.pty import PtyLink
 
 _READY_LIMIT_S = 60
+_NONCE_SEED_BITS = 128
 _MIN_SPEED, _MAX_SPEED = 1e-6, 1000.0
 
 
@@ -173,6 +175,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
                     strict_original=strict_original,
                     service_poll_ms=poll_service,
                     rpc=RpcMode(rpc),
+                    nonce_seed=secrets.randbits(_NONCE_SEED_BITS),
                 ),
                 links=link_settings(tcp, http, udp, mqtt),
             )

@@ -2,21 +2,25 @@
 
 The formats are the device's: patterns as mongoose's `mg_match_prefix`, lists as
 `mgos_conf_check_access`, rules as `mgos_rpc_check_authz` in mongoose-os-libs/rpc-common. Stricter
-than the device: rules that are not understood to the last key allow nothing, and a pattern with
-alternatives is matched by each of them, not only by the first that fits a beginning.
+than the device: rules that are not understood to the last key allow nothing, nor do rules for a
+kind of channel that this board does not know, and a pattern with alternatives is matched by each of
+them, not only by the first that fits a beginning.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import get_args
 
 from platforms.errors import OtasimError
+from rpc_shim.dispatch import ChannelKind
 from rpc_shim.frame import FrameError, JsonValue, decode_json, describe
 
 _ALTERNATIVES = re.compile(r"[|,]")
 _PIECE = re.compile(r"\*\*|.", re.DOTALL)
 _RULE_KEYS = frozenset({"method", "ch_type", "acl"})
+_CHANNELS: dict[str, ChannelKind] = {kind: kind for kind in get_args(ChannelKind)} | {"WS": "WS_in"}
 _UPPER_TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 ALLOW_ALL = "*"
@@ -34,14 +38,14 @@ class Rule:
     Attributes:
         acl: who may call: a list of users for `may_access`, or one of `ALLOW_ALL` and `DENY_ALL`.
         method: pattern of method names, None for all of them.
-        channel: kind of channel, such as `HTTP`, None for all of them.
+        channel: kind of channel, None for all of them.
     """
 
     acl: str
     method: str | None = None
-    channel: str | None = None
+    channel: ChannelKind | None = None
 
-    def applies(self, method: str, channel: str) -> bool:
+    def applies(self, method: str, channel: ChannelKind) -> bool:
         """Whether the rule is about this method on a channel of this kind."""
         return (self.channel is None or self.channel == channel) and (
             self.method is None or matches(self.method, method)
@@ -78,6 +82,8 @@ def may_access(name: str, acl: str) -> bool:
 def parse_rules(text: str) -> tuple[Rule, ...]:
     """Read rules such as `[{"method": "FS.*", "ch_type": "HTTP", "acl": "+alice,-*"}]`.
 
+    `ch_type` is a `ChannelKind`, or `WS` for `WS_in`.
+
     Raises:
         AclError: saying which rule is wrong and how.
     """
@@ -90,7 +96,7 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
     return tuple(_parse_rule(number, rule) for number, rule in enumerate(rules, start=1))
 
 
-def find_rule(rules: tuple[Rule, ...], method: str, channel: str) -> Rule | None:
+def find_rule(rules: tuple[Rule, ...], method: str, channel: ChannelKind) -> Rule | None:
     """The first rule that applies; None means that the call is denied."""
     return next((rule for rule in rules if rule.applies(method, channel)), None)
 
@@ -110,7 +116,13 @@ def _parse_rule(number: int, rule: JsonValue) -> Rule:
             )
     if "acl" not in rule or len(rule) == 1:
         raise AclError(f"access rule {number} must have acl, and method or ch_type or both")
-    return Rule(rule["acl"], rule.get("method"), rule.get("ch_type"))
+    if "ch_type" in rule and rule["ch_type"] not in _CHANNELS:
+        raise AclError(
+            f"access rule {number} has an unknown ch_type {describe(rule['ch_type'])}: "
+            f"expected one of {', '.join(_CHANNELS)}"
+        )
+    channel = _CHANNELS[rule["ch_type"]] if "ch_type" in rule else None
+    return Rule(rule["acl"], rule.get("method"), channel)
 
 
 def _fold(text: str) -> str:

@@ -1,20 +1,35 @@
 """Nonces: which challenges of the device are still good, and which proofs have been used.
 
-A nonce is the device's time, as on the original, but in virtual microseconds, so that one from
-before the last reset is told from one after it. It is good for an hour. A proof is good once: who
-listens on the line cannot make the same call again.
+A nonce is good for an hour in the boot that has issued it, which remembers each: nobody can make
+one up or bring one along from another boot. A proof is good once: who listens on the line cannot
+make the same call again.
+
+The original's nonce is the device's time. The virtual time of a board starts at 0 in each process
+and takes the same course in each, so that here a nonce is a hash over a seed as well, which differs
+between processes where that matters.
 """
 
-import heapq
+import hashlib
+from dataclasses import dataclass, field
 
-from platforms.clock import NS_PER_S, NS_PER_US, Clock
+from platforms.clock import NS_PER_S, Clock
 from rpc_shim.access.digest import Proof
 
-LIFETIME_US = 3600 * NS_PER_S // NS_PER_US
+LIFETIME_NS = 3600 * NS_PER_S
 DEFAULT_CAPACITY = 4096
 
-_Use = tuple[int, str, str, int]
-"""Nonce, user, cnonce, nonce count."""
+_UNUSED_BITS = 64 - 53  # what is left is exact in clients whose only numbers are doubles
+
+_Use = tuple[str, str, int]
+"""User, cnonce, nonce count."""
+
+
+@dataclass(slots=True)
+class _Issued:
+    """A nonce that is good, since when, and the proofs that have been made with it."""
+
+    at_ns: int
+    uses: set[_Use] = field(default_factory=set)
 
 
 class Nonces:
@@ -22,48 +37,58 @@ class Nonces:
 
     Args:
         clock: virtual time.
-        capacity: how many proofs are remembered. When there are more, the oldest nonce and all
-            before it end early: clients have to take a new one.
+        seed: differs between boards whose nonces must differ.
+        capacity: how many nonces and proofs are remembered. When there are more, the oldest nonces
+            end early: clients have to take new ones.
     """
 
-    def __init__(self, clock: Clock, capacity: int = DEFAULT_CAPACITY) -> None:
+    def __init__(self, clock: Clock, seed: int = 0, capacity: int = DEFAULT_CAPACITY) -> None:
         self._clock = clock
         self._capacity = capacity
-        self._ended_us = self._clock_us
-        self._used: set[_Use] = set()
-        self._by_age: list[_Use] = []
+        self._origin = f"{seed}:{clock.now_ns}"
+        self._count = 0
+        self._issued: dict[int, _Issued] = {}  # the oldest first
+        self._remembered = 0
 
     def issue(self) -> int:
-        """A nonce that is good from now on."""
-        return max(self._clock_us, self._ended_us + 1)
+        """A nonce of up to 53 bits that is good from now on."""
+        self._count += 1
+        digest = hashlib.sha256(f"{self._origin}:{self._count}".encode()).digest()
+        nonce = int.from_bytes(digest[:8]) >> _UNUSED_BITS
+        if nonce not in self._issued:
+            self._issued[nonce] = _Issued(self._clock.now_ns)
+            self._remember_one_more()
+        return nonce
 
-    def is_fresh(self, proof: Proof) -> bool:
-        """Whether the nonce of `proof` is good, and the proof has not been used."""
-        nonce = proof.nonce_value
-        if nonce is None or not self._ended_us < nonce <= self.issue():
+    def use(self, proof: Proof) -> bool:
+        """Whether `proof`, which is right, is also fresh: its nonce good, itself not used before.
+
+        It is used now.
+        """
+        self._end_old()
+        issued = None if proof.nonce_value is None else self._issued.get(proof.nonce_value)
+        # The count as a number: the same one written differently is the same use.
+        use = (proof.username, proof.cnonce, int(proof.nonce_count, 16))
+        if issued is None or use in issued.uses:
             return False
-        return nonce > self._clock_us - LIFETIME_US and _use(nonce, proof) not in self._used
+        issued.uses.add(use)
+        self._remember_one_more()
+        return True
 
-    def mark_used(self, proof: Proof) -> None:
-        """Remember a proof that is right and fresh: it is fresh no more."""
-        if proof.nonce_value is None:
-            raise ValueError("a proof without a nonce is never fresh")
-        use = _use(proof.nonce_value, proof)
-        self._used.add(use)
-        heapq.heappush(self._by_age, use)
-        while len(self._used) > self._capacity or self._is_over(self._by_age[0]):
-            oldest = heapq.heappop(self._by_age)
-            self._used.discard(oldest)
-            self._ended_us = max(self._ended_us, oldest[0])
+    def _remember_one_more(self) -> None:
+        self._remembered += 1
+        self._end_old()
+        while self._remembered > self._capacity:
+            self._end_oldest()
 
-    def _is_over(self, use: _Use) -> bool:
-        return use[0] <= self._clock_us - LIFETIME_US
+    def _end_old(self) -> None:
+        while self._issued and self._clock.now_ns - self._oldest.at_ns >= LIFETIME_NS:
+            self._end_oldest()
+
+    def _end_oldest(self) -> None:
+        nonce = next(iter(self._issued))
+        self._remembered -= 1 + len(self._issued.pop(nonce).uses)
 
     @property
-    def _clock_us(self) -> int:
-        return self._clock.now_ns // NS_PER_US
-
-
-def _use(nonce: int, proof: Proof) -> _Use:
-    # The count as a number: the same one written differently is the same use.
-    return nonce, proof.username, proof.cnonce, int(proof.nonce_count, 16)
+    def _oldest(self) -> _Issued:
+        return next(iter(self._issued.values()))

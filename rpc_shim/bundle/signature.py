@@ -55,7 +55,8 @@ class SignatureError(OtasimError):
 
     Attributes:
         key: number of the key whose signature is missing or wrong, or which itself is missing or
-            malformed; None when the signatures are right but do not vouch for all files.
+            malformed; None when the signatures are right but do not vouch for all files, or nobody
+            knows which are required.
     """
 
     def __init__(self, problem: str, *, key: int | None) -> None:
@@ -71,10 +72,13 @@ class SignaturePolicy:
         keys: the settings `update.key0`, `update.key1`, ... in this order; empty where there is no
             key. Fewer than eight are as good as empty ones behind them.
         required_mask: the setting `update.sig_req_mask`.
+        unknown: why nobody can say which signatures it wants; no bundle is good enough then. Empty
+            when that is known.
     """
 
     keys: tuple[str, ...] = ()
     required_mask: int = NOT_REQUIRED
+    unknown: str = ""
 
     def check(
         self, manifest: Manifest, text: bytes, signatures: Mapping[int, bytes]
@@ -94,8 +98,10 @@ class SignaturePolicy:
 
         Raises:
             SignatureError: a signature that is required is missing or wrong, its key is missing or
-                malformed, or a part's file has no checksum.
+                malformed, a part's file has no checksum, or nobody knows what is required.
         """
+        if self.unknown:
+            raise SignatureError(self.unknown, key=None)
         signed_by = check_signatures(signatures, text, self.keys, self.required_mask)
         if self.required_mask > 0:
             for part in manifest.parts.values():

@@ -6,11 +6,22 @@ sparse tree that overlays the levels below, and may only set what their `conf_ac
 saved for one boot only goes to `confN.json.try`, which is taken instead of `confN.json` and deleted
 as soon as it is loaded: the boot after that has `confN.json` again, unless it is saved meanwhile.
 
-No file keeps the device from starting: what cannot be used is logged and left out.
+No file keeps the device from starting. A setting that cannot be used is logged and left out, but
+one that would protect the device (see `PROTECTIONS`) must not be lost that way, unlike in the
+original. So the configuration is damaged, until the next start, when one of its files
+
+- cannot be read,
+- is no JSON object, in UTF-8 with or without a byte order mark, or
+- sets one of `PROTECTIONS`, or an object that holds one, to what it cannot be.
+
+A device with a damaged configuration refuses all updates, and all calls but those that repair it
+over the serial port: whoever is at the port has the device in hand.
 """
 
+import codecs
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from platforms.errors import OtasimError
@@ -21,12 +32,20 @@ from rpc_shim.config.schema import (
     ConfigError,
     Setting,
     SettingValue,
+    UnknownKeyError,
+    protects,
 )
 from rpc_shim.config.tree import flatten, subtree
-from rpc_shim.frame import FrameError, JsonValue, decode_json, describe
+from rpc_shim.frame import FrameError, JsonValue, ascii_json, decode_json, describe
 
 DEFAULT_LEVEL = 0
 USER_LEVEL = 9
+
+REPAIR = (
+    "until it is repaired all updates and calls are refused, except FS.* and Sys.Reboot over the "
+    "serial port: remove or rewrite the file there (FS.Remove, FS.Put), then reboot"
+)
+"""What to do about a damaged configuration."""
 
 _MAX_LOGGED = 8
 _ValueT = TypeVar("_ValueT", bound=SettingValue)
@@ -53,6 +72,14 @@ class ConfigFiles(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Loaded:
+    """What files say: all settings, and why they cannot be trusted; empty when they can."""
+
+    values: dict[str, SettingValue]
+    damage: str = ""
+
+
 class Configuration:
     """What is configured in this boot of the application. It is RAM, as on the device.
 
@@ -60,6 +87,9 @@ class Configuration:
         files: where the levels are kept.
         log: takes one line of text.
         defaults: values of level 0 where they are not the schema's.
+
+    Attributes:
+        damage: why the files cannot be trusted, as it was at the start; empty when they can.
 
     Raises:
         ConfigError: when `defaults` are wrong.
@@ -75,7 +105,11 @@ class Configuration:
         self._log = log
         self._defaults = {setting.key: setting.default for setting in SCHEMA}
         self._defaults |= _checked_changes(defaults or {}, "**")
-        self._values = self._load(USER_LEVEL, log, end_trial=True)
+        loaded = self._load(USER_LEVEL, log, end_trial=True)
+        self._values = loaded.values
+        self.damage = loaded.damage
+        if loaded.damage:
+            log(f"config: DAMAGED: {loaded.damage}; {REPAIR}")
 
     def get(self, setting: Setting[_ValueT]) -> _ValueT:
         """The value that is in force."""
@@ -138,7 +172,7 @@ class Configuration:
     def _values_at(self, level: int) -> dict[str, SettingValue]:
         if level >= USER_LEVEL:
             return self._values
-        return self._load(level, _log_nothing, end_trial=False)
+        return self._load(level, _log_nothing, end_trial=False).values
 
     def _save(self, values: Values, level: int, *, try_once: bool) -> None:
         below = self._values_at(level - 1)
@@ -152,10 +186,8 @@ class Configuration:
             self._files.remove(_trial_name(name))
         self._log(f"config: saved to {_trial_name(name) if try_once else name}")
 
-    def _load(
-        self, level: int, log: Callable[[str], None], *, end_trial: bool
-    ) -> dict[str, SettingValue]:
-        values = dict(self._defaults)
+    def _load(self, level: int, log: Callable[[str], None], *, end_trial: bool) -> _Loaded:
+        loaded = _Loaded(dict(self._defaults))
         for number in range(1, level + 1):
             name = _file_name(number)
             try:
@@ -166,36 +198,42 @@ class Configuration:
                     if end_trial:
                         self._files.remove(name)
             except OtasimError as error:
-                log(f"config: {name} cannot be read: {error}")
+                loaded.damage = f"{name} cannot be read: {error}"
                 continue
             if data is not None:
-                values |= _read_level(name, data, str(values[CONF_ACL.key]), log)
-        return values
+                _read_level(name, data, loaded, log)
+        return loaded
 
 
-def _read_level(
-    name: str, data: bytes, acl: str, log: Callable[[str], None]
-) -> dict[str, SettingValue]:
-    """What a level's file sets, without what it cannot or may not."""
+def _read_level(name: str, data: bytes, loaded: _Loaded, log: Callable[[str], None]) -> None:
+    """Add what a level's file sets, without what it cannot or may not, to what `loaded` holds."""
     try:
-        tree = decode_json(data)
+        tree = decode_json(ascii_json(data.removeprefix(codecs.BOM_UTF8)))
     except FrameError as error:
-        log(f"config: {name} is ignored: {error}")
-        return {}
-    values: dict[str, SettingValue] = {}
+        loaded.damage = f"{name}: {error}"
+        return
+    acl = str(loaded.values[CONF_ACL.key])
     problems: list[ConfigError] = []
     for found in flatten(tree):
         if isinstance(found, ConfigError):
             problems.append(found)
+            if _is_damage(found):
+                loaded.damage = f"{name}: {found}"
         elif not may_access(found[0], acl):
             problems.append(_not_allowed(found[0], acl))
         else:
-            values[found[0]] = found[1]
+            loaded.values[found[0]] = found[1]
     for problem in problems[:_MAX_LOGGED]:
         log(f"config: {name}: ignored: {problem}")
     if len(problems) > _MAX_LOGGED:
         log(f"config: {name}: {len(problems) - _MAX_LOGGED} more settings are ignored")
-    return values
+
+
+def _is_damage(problem: ConfigError) -> bool:
+    """Whether what is left out for `problem`, a setting or the whole file, protects the device."""
+    if isinstance(problem, UnknownKeyError):
+        return False
+    return not problem.key or protects(problem.key)
 
 
 def _checked_changes(tree: JsonValue, acl: str, key: str | None = None) -> dict[str, SettingValue]:

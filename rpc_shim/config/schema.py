@@ -25,6 +25,7 @@ MAX_COMMIT_TIMEOUT_S = 30 * 24 * 3600
 
 _INT32_MAX = 2**31 - 1
 _MAX_WATCHDOG_TIMEOUT_S = 32  # the slowest the independent watchdog counts
+_MIN_FRAME_SIZE = 512  # with less, `mos config-set` could not undo the setting
 _PRINTABLE = r"[ -~]"
 
 
@@ -168,7 +169,7 @@ UPDATE_SIGNATURES_REQUIRED = _integer(
 UPDATE_ENABLE_POST = _boolean("update.enable_post", True, "Take updates by HTTP POST to /update")
 
 RPC_MAX_FRAME_SIZE = _integer(
-    "rpc.max_frame_size", DEFAULT_MAX_FRAME_SIZE, "Max Frame Size", 128, 65_536
+    "rpc.max_frame_size", DEFAULT_MAX_FRAME_SIZE, "Max Frame Size", _MIN_FRAME_SIZE, 65_536
 )
 RPC_ACL = _access_rules("rpc.acl", "RPC ACL spec - JSON or @file")
 RPC_ACL_FILE = _file_name("rpc.acl_file", "File with RPC ACL JSON, used if rpc.acl is not set")
@@ -203,3 +204,23 @@ SCHEMA: tuple[Setting[SettingValue], ...] = (
     CONF_ACL,
 )
 SETTINGS: Mapping[str, Setting[SettingValue]] = {setting.key: setting for setting in SCHEMA}
+
+PROTECTIONS: tuple[Setting[SettingValue], ...] = (
+    *UPDATE_KEYS,
+    UPDATE_SIGNATURES_REQUIRED,
+    UPDATE_SSL_CA_FILE,
+    UPDATE_ENABLE_POST,
+    RPC_ACL,
+    RPC_ACL_FILE,
+    RPC_AUTH_DOMAIN,
+    RPC_AUTH_FILE,
+    RPC_AUTH_ALGO,
+    CONF_ACL,
+)
+"""The settings that say who may do what. Without them a device is open, so that one that cannot be
+understood must not be left out."""
+
+
+def protects(key: str) -> bool:
+    """Whether `key`, of a setting or of an object, is or holds one of `PROTECTIONS`."""
+    return any(f"{setting.key}.".startswith(f"{key}.") for setting in PROTECTIONS)

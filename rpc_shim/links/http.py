@@ -10,7 +10,8 @@
 
 Facts are from mongoose-os-libs/rpc-common (`mg_rpc_channel_http.c`), the README of ota-http-server,
 and what `mos` and `curl` send. As on the device any web page may call: protect a board that matters
-with access rules.
+with access rules. As there, an `Authorization` header counts for one HTTP request only: one that
+opens a WebSocket counts for nothing, and each frame brings its own proof.
 """
 
 import asyncio
@@ -27,11 +28,10 @@ from aiohttp.http import HttpProcessingError, HttpVersion11, RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from rpc_shim.dispatch import UNAUTHENTICATED, Channel, HttpAuthorization, RpcError
-from rpc_shim.frame import FrameError, JsonValue, parse_request
+from rpc_shim.frame import FrameError, JsonValue, ascii_json, parse_request
 from rpc_shim.links.mailbox import Boot
 from rpc_shim.links.rest import (
     Params,
-    ascii_json,
     body_params,
     call_frame,
     challenge,
@@ -181,7 +181,7 @@ class _Handler:
             if request.path == "/rpc" and request.method == "GET":
                 return await self._websocket(request, transport)
             with self._connections.owing(transport):
-                return await self._answer(request, _channel("HTTP", request, transport))
+                return await self._answer(request, _http_channel(request, transport))
         except web.HTTPException as refusal:
             refusal.headers.update(_SERVER_HEADER)
             await self._boot.turn()
@@ -292,7 +292,7 @@ class _Handler:
         await self._boot.turn()
         await websocket.prepare(request)
         client = _WebSocketClient(self._boot, self._connections, websocket, transport)
-        await client.serve(_channel("WS", request, transport))
+        await client.serve(Channel("WS_in", peer_name(transport)))
         return websocket
 
 
@@ -346,12 +346,12 @@ class _WebSocketClient:
             await self._websocket.send_str(text)
 
 
-def _channel(kind: str, request: web.BaseRequest, transport: asyncio.Transport) -> Channel:
+def _http_channel(request: web.BaseRequest, transport: asyncio.Transport) -> Channel:
     header = request.headers.get("Authorization")
     authorization = (
         None if header is None else HttpAuthorization(request.method, request.raw_path, header)
     )
-    return Channel(kind, peer_name(transport), authorization)
+    return Channel("HTTP", peer_name(transport), authorization)
 
 
 def _allow(request: web.BaseRequest, *methods: str) -> None:

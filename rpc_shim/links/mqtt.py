@@ -19,9 +19,8 @@ from urllib.parse import quote, unquote, urlsplit
 import aiomqtt
 
 from rpc_shim.dispatch import Channel
-from rpc_shim.frame import FrameError, decode_json, parse_request
+from rpc_shim.frame import FrameError, ascii_json, decode_json, parse_request
 from rpc_shim.links.mailbox import Boot
-from rpc_shim.links.rest import ascii_json
 from rpc_shim.links.sockets import NetworkLinkError
 
 DEFAULT_PORT = 1883

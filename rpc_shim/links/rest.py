@@ -4,7 +4,6 @@ Facts are from mongoose-os-libs/rpc-common (`mg_rpc_channel_http.c`, `mgos_rpc.c
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl
 
@@ -15,6 +14,7 @@ from rpc_shim.frame import (
     JsonValue,
     ReplyAddress,
     Request,
+    ascii_json,
     decode_json,
     describe,
     encode_request,
@@ -22,23 +22,6 @@ from rpc_shim.frame import (
 )
 
 Params = Mapping[str, JsonValue] | Sequence[JsonValue] | None
-
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
-
-
-def ascii_json(text: bytes) -> bytes:
-    r"""The same JSON with `\uXXXX` for what is not ASCII, as the device's parser wants it.
-
-    Clients on transports that carry all bytes send UTF-8. What is not UTF-8 is left for the parser
-    to refuse.
-    """
-    if text.isascii():
-        return text
-    try:
-        decoded = text.decode("utf-8")
-    except UnicodeDecodeError:
-        return text
-    return _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], decoded).encode("ascii")
 
 
 def will_be_answered(frame: bytes, device_id: str) -> bool:

@@ -9,8 +9,8 @@ from functools import partial
 from typing import cast
 
 from rpc_shim.dispatch import Channel
+from rpc_shim.frame import ascii_json
 from rpc_shim.links.mailbox import Boot
-from rpc_shim.links.rest import ascii_json
 from rpc_shim.links.sockets import DEFAULT_HOST, Port, authority, name_of
 
 _LARGEST_DATAGRAM = 65507

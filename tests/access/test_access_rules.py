@@ -94,8 +94,15 @@ def test_rules() -> None:
     assert find_rule(rules, "Sys.GetInfo", "UART") is rules[1]
     assert find_rule(rules, "Sys.GetInfo", "TCP") is rules[2]
     assert find_rule(rules, "FS.List", "TCP") is None
-    assert find_rule(rules, "Sys.GetInfo", "uart") is rules[2]
+    assert find_rule(rules, "FS.List", "WS_in") is None
     assert find_rule((), "FS.List", "TCP") is None
+
+
+@pytest.mark.parametrize("name", ["WS_in", "WS"])
+def test_a_rule_for_websockets(name: str) -> None:
+    rules = parse_rules(json.dumps([{"ch_type": name, "acl": "-*"}, {"method": "*", "acl": "*"}]))
+    assert find_rule(rules, "FS.List", "WS_in") is rules[0]
+    assert find_rule(rules, "FS.List", "HTTP") is rules[1]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +123,8 @@ def test_rules() -> None:
         ('[{"method": "*", "acl": ""}]', "rule 1: acl must be a non-empty string, got ''"),
         ('[{"method": "*", "acl": ["*"]}]', "rule 1: acl must be a non-empty string, got a list"),
         ('[{"method": "*", "ch_type": null, "acl": "*"}]', "ch_type must be a non-empty string"),
+        ('[{"ch_type": "ws_in", "acl": "-*"}]', "unknown ch_type 'ws_in': expected one of UART"),
+        ('[{"ch_type": "uart", "acl": "-*"}]', "unknown ch_type 'uart'"),
         ('[{"method": "*", "channel": "UART", "acl": "*"}]', "unknown key 'channel'"),
         ('[{"method": "*", "acl": "-*", "acl": "*"}]', "there twice"),
     ],
@@ -126,7 +135,8 @@ def test_malformed_rules(text: str, problem: str) -> None:
 
 
 _KEYS = st.sampled_from(["method", "ch_type", "acl", "other"])
-_RULES = st.lists(st.dictionaries(_KEYS, st.none() | st.text() | st.integers()) | st.text())
+_VALUES = st.none() | st.text() | st.integers() | st.sampled_from(["UART", "HTTP", "WS", "WS_in"])
+_RULES = st.lists(st.dictionaries(_KEYS, _VALUES) | st.text())
 
 
 @given(st.text() | _RULES.map(json.dumps))
@@ -135,7 +145,11 @@ def test_only_rules_that_are_whole_are_taken(text: str) -> None:
         rules = parse_rules(text)
     except AclError:
         return
-    assert rules == tuple(
-        Rule(entry["acl"], entry.get("method"), entry.get("ch_type")) for entry in json.loads(text)
-    )
+    entries = json.loads(text)
+    assert [(rule.acl, rule.method) for rule in rules] == [
+        (entry["acl"], entry.get("method")) for entry in entries
+    ]
+    assert [rule.channel for rule in rules] == [
+        "WS_in" if entry.get("ch_type") == "WS" else entry.get("ch_type") for entry in entries
+    ]
     assert all(rule.acl and (rule.method or rule.channel) for rule in rules)

@@ -5,9 +5,10 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
@@ -21,7 +22,7 @@ from rpc_shim.access.digest import Algorithm, Challenge, answer_in_frame, passwo
 from rpc_shim.access.guard import AccessGuard
 from rpc_shim.client import Credentials, RpcClient, RpcClientError
 from rpc_shim.config.configuration import Configuration
-from rpc_shim.dispatch import Channel, HttpAuthorization, RpcError
+from rpc_shim.dispatch import Channel, ChannelKind, HttpAuthorization, RpcError
 from rpc_shim.frame import JsonValue, ReplyAddress, Request
 from tests.config.files import Files
 from tests.rpc.mos import needs_mos, run_mos
@@ -31,6 +32,9 @@ UART = Channel("UART", "UART2")
 PASSWORDS = {"alice": "secret", "bob": "hunter2", "mallory": "x"}
 ACL = '[{"method": "RPC.Ping", "acl": "*"}, {"method": "Sys.Reboot", "acl": "-*"},'
 ACL += '{"ch_type": "UDP", "acl": "-*"}, {"method": "*", "acl": "+alice,-mallory,b*"}]'
+
+FIRST_NONCE = 1733129825052633
+"""The first one that a `Guarded` issues, for it has always the same seed."""
 
 
 def htdigest(algorithm: Algorithm = Algorithm.MD5, realm: str = "RPC") -> bytes:
@@ -47,10 +51,14 @@ class Guarded:
     files: Files = field(default_factory=lambda: Files({"users": htdigest()}))
     clock: Clock = field(default_factory=Clock)
     log: list[str] = field(default_factory=list)
+    config: JsonValue = None
 
     def __post_init__(self) -> None:
         self.clock.advance_to(100 * NS_PER_S)
-        self.configuration = Configuration(Files(), self.log.append)
+        files = Files(
+            {} if self.config is None else {"conf9.json": json.dumps(self.config).encode()}
+        )
+        self.configuration = Configuration(files, self.log.append)
         self.configuration.change({"rpc": {"acl": ACL, "auth_file": "users"}})
         self.guard = AccessGuard(self.configuration, self.files.read, self.clock, self.log.append)
 
@@ -178,6 +186,28 @@ def test_a_reset_while_a_file_is_read_is_no_refusal() -> None:
         guard(Request("RPC.Ping", ReplyAddress(1)), UART)
 
 
+@pytest.mark.parametrize("rpc", [{"acl": 5}, {"acl": "[{"}, {"auth_file": None}, 5])
+def test_a_damaged_configuration_lets_nobody_through_but_who_repairs_it(rpc: JsonValue) -> None:
+    guarded = Guarded(config={"rpc": rpc})
+    for method in (
+        "RPC.Ping",
+        "Sys.GetInfo",
+        "OTA.Update",
+        "Config.Set",
+        "Config.Save",
+        "fs",
+        "FS",
+    ):
+        refused = guarded.ask(method)
+        assert refused is not None
+        assert refused[0] == 500
+        assert "the configuration is damaged" in refused[1]
+    for method in ("FS.List", "FS.Get", "FS.Put", "FS.Remove", "FS.Mkfs", "Sys.Reboot"):
+        assert guarded.ask(method) is None
+        for kind in get_args(ChannelKind):
+            assert guarded.code(method, channel=Channel(kind)) == (None if kind == "UART" else 500)
+
+
 # -- proofs in frames -----------------------------------------------------------------------------
 
 
@@ -186,7 +216,8 @@ def test_users_are_let_through_as_the_rules_say(algorithm: Algorithm) -> None:
     guarded = Guarded()
     guarded.set_up(auth_algo=0 if algorithm is Algorithm.MD5 else 1, auth_domain="lab")
     guarded.files.contents["users"] = htdigest(algorithm, "lab")
-    assert guarded.challenge() == Challenge("lab", algorithm, 100_000_001)
+    challenge = guarded.challenge()
+    assert (challenge.realm, challenge.algorithm) == ("lab", algorithm)
     assert guarded.code(auth=guarded.auth("alice")) is None
     assert guarded.code(auth=guarded.auth("bob")) is None
     assert guarded.ask(auth=guarded.auth("mallory")) == (403, "unauthorized")
@@ -206,7 +237,7 @@ def test_challenge_is_the_message_of_the_device() -> None:
     assert refused is not None
     assert json.loads(refused[1]) == {
         "auth_type": "digest",
-        "nonce": 100_000_001,
+        "nonce": FIRST_NONCE,
         "nc": 1,
         "realm": "RPC",
         "algorithm": "MD5",
@@ -221,6 +252,35 @@ def test_a_proof_opens_once() -> None:
     assert refused is not None
     assert refused[0] == 401
     assert json.loads(refused[1])["stale"] is True
+
+
+@pytest.mark.parametrize("method", ["RPC.Ping", "Sys.Reboot"])
+def test_a_proof_that_nobody_has_asked_for_is_used_all_the_same(method: str) -> None:
+    guarded = Guarded()
+    auth = guarded.auth()
+    assert guarded.code(method, auth) == {"RPC.Ping": None, "Sys.Reboot": 403}[method]
+    assert guarded.code(auth=auth) == 401
+    overheard = http_channel(guarded)
+    assert guarded.code(method, channel=overheard) == {"RPC.Ping": None, "Sys.Reboot": 403}[method]
+    assert guarded.code(channel=again(overheard)) == 401
+
+
+def test_a_proof_is_used_where_there_are_no_rules_or_bad_ones() -> None:
+    guarded = Guarded()
+    for acl, code in (("", None), ("@missing", 500)):
+        auth = guarded.auth()
+        guarded.set_up(acl=acl)
+        assert guarded.code(auth=auth) == code
+        guarded.set_up(acl=ACL)
+        assert guarded.code(auth=auth) == 401
+
+
+def test_of_two_proofs_both_are_used() -> None:
+    guarded = Guarded()
+    auth, channel = guarded.auth(), http_channel(guarded, "bob")
+    assert guarded.code(auth=auth, channel=channel) is None
+    assert guarded.code(auth=auth) == 401
+    assert guarded.code(channel=again(channel)) == 401
 
 
 def test_a_proof_ends_with_its_hour_and_with_the_boot() -> None:
@@ -283,7 +343,7 @@ TAMPERED = st.fixed_dictionaries(
         "password": st.sampled_from([*PASSWORDS.values(), "wrong"]),
         "changes": st.dictionaries(
             st.sampled_from(["realm", "username", "nonce", "cnonce", "algorithm", "response"]),
-            ANYTHING | st.sampled_from([*PASSWORDS, "RPC", "MD5", "SHA-256", 100_000_001, 7, "7"]),
+            ANYTHING | st.sampled_from([*PASSWORDS, "RPC", "MD5", "SHA-256", FIRST_NONCE, 7, "7"]),
             max_size=2,
         ),
         "removed": st.sets(
@@ -322,7 +382,7 @@ def test_whatever_comes_only_a_right_proof_of_an_allowed_user_opens(
         and user in {"alice", "bob"}
         and auth.get("realm") == "RPC"
         and auth.get("algorithm", "MD5") == "MD5"
-        and str(auth.get("nonce")) == "100000001"
+        and str(auth.get("nonce")) == str(FIRST_NONCE)
         and auth.get("cnonce") is not None
         and str(auth.get("response")).lower() == reference_response(auth, PASSWORDS[user])
     )
@@ -347,15 +407,18 @@ def http_channel(
     return Channel("HTTP", "127.0.0.1:80", HttpAuthorization("POST", "/rpc", header))
 
 
+def again(channel: Channel) -> Channel:
+    """Another HTTP request with the same header."""
+    assert channel.authorization is not None
+    return replace(channel, authorization=replace(channel.authorization))
+
+
 def test_proof_in_a_header() -> None:
     guarded = Guarded()
     channel = http_channel(guarded)
     assert guarded.code(channel=channel) is None
     assert guarded.code(channel=channel) is None, "another call of the same HTTP request"
-    assert channel.authorization is not None
-    overheard = channel.authorization
-    replayed = HttpAuthorization(overheard.method, overheard.uri, overheard.header)
-    assert guarded.code(channel=Channel("HTTP", "", replayed)) == 401, "another HTTP request"
+    assert guarded.code(channel=again(channel)) == 401, "another HTTP request"
     assert guarded.code(channel=http_channel(guarded, count="00000002")) is None
     assert guarded.code(channel=http_channel(guarded, "mallory")) == 403
     assert guarded.code(channel=http_channel(guarded, uri="/other")) == 400

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import ssl
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -126,6 +127,49 @@ def test_only_known_users_may_call_what_rules_protect(board: Board) -> None:
         board.call("Sys.Reboot")
     assert caught.value.code == 401
     assert "auth_type" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        rb'{"rpc": {"acl": "[{\"method\":\"*\",\"acl\":\"-*\"}"}}',
+        rb'{"rpc": {"acl": "[{\"method\":\"*\",\"acl\":\"-*\",\"by\":\"me\"}]"}}',
+        b'{"rpc": {"acl": [{"method": "*", "acl": "-*"}]}}',
+        b'{"update": {"sig_req_mask": "1"}}',
+        b"\x00" * 100,
+    ],
+)
+def test_a_damaged_configuration_is_no_way_in(
+    board: Board, server: BundleServer, content: bytes
+) -> None:
+    url = server.publish_sample("sample-2.0")
+    put(board, "conf1.json", json.dumps({"update": {"url": url, "interval": 5}}).encode())
+    put(board, "conf9.json", content)
+    board.call("Sys.Reboot")
+    board.run(15)
+    assert "config: DAMAGED: conf9.json: " in board.console
+    assert "Signature check failed: the configuration is damaged: conf9.json" in board.console
+    assert board.version == "1.0"
+    for method in ("Sys.GetInfo", "OTA.Begin", "Config.Save"):
+        with pytest.raises(RpcClientError, match="remove or rewrite the file") as caught:
+            board.call(method)
+        assert caught.value.code == 500
+    board.call("FS.Remove", {"filename": "conf9.json"})
+    board.call("Sys.Reboot")
+    board.run_until(lambda: board.version == "2.0", timeout_s=30)
+    assert board.call("Sys.GetInfo")
+
+
+def test_an_access_rule_holds_whatever_else_is_in_the_file(board: Board) -> None:
+    rules = json.dumps([{"method": "*", "acl": "-*"}])
+    config = {"wifi": {"ssid": "caf\N{LATIN SMALL LETTER E WITH ACUTE}"}, "rpc": {"acl": rules}}
+    text = json.dumps(config, ensure_ascii=False)
+    put(board, "conf9.json", b"\xef\xbb\xbf" + text.encode())
+    board.reset()
+    board.run(0.5)
+    with pytest.raises(RpcClientError) as caught:
+        board.call("Sys.GetInfo")
+    assert caught.value.code == 403
 
 
 def test_the_device_has_the_name_and_the_limits_that_are_configured(board: Board) -> None:

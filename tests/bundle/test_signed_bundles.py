@@ -203,6 +203,8 @@ def test_when_nothing_is_required_everything_is_taken(
         (SIGNED, replace(POLICY, keys=SETTINGS[:2]), r"update\.key2 is not set"),
         (SIGNED, replace(POLICY, keys=("?", *SETTINGS[1:])), r"update\.key0 is malformed"),
         (SIGNED, replace(POLICY, required_mask=0x200), "keys 0 to 7 only"),
+        (SIGNED, replace(POLICY, unknown="nobody knows"), "failed: nobody knows"),
+        (SIGNED, SignaturePolicy(unknown="nobody knows"), "failed: nobody knows"),
     ],
 )
 def test_what_is_not_signed_as_wanted_is_refused_before_any_write(

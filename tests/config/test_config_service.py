@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rpc_shim.config.configuration import Configuration
-from rpc_shim.config.schema import DEBUG_LEVEL, DEVICE_ID, WATCHDOG_TIMEOUT
+from rpc_shim.config.schema import DEBUG_LEVEL, DEVICE_ID, RPC_MAX_FRAME_SIZE, WATCHDOG_TIMEOUT
 from rpc_shim.dispatch import Channel, Dispatcher
 from rpc_shim.frame import JsonValue
 from rpc_shim.services.config import register_config_service
@@ -206,3 +206,18 @@ def test_mos(tmp_path: Path) -> None:
         assert mos("config-set", "--level", "3", "--no-reboot", "debug.level=1").returncode == 0
         assert json.loads(device.files.contents["conf3.json"]) == {"debug": {"level": 1}}
         assert device.reboots == [500, 500]
+
+
+@needs_mos
+def test_mos_can_undo_the_smallest_frame_size(tmp_path: Path) -> None:
+    device = Device()
+    smallest = next(
+        size
+        for size in range(RPC_MAX_FRAME_SIZE.default)
+        if RPC_MAX_FRAME_SIZE.parse(size) is not None
+    )
+    device.configuration.change(smallest, "rpc.max_frame_size", save=True)
+    with serve(tmp_path / "port", register=device.register, max_frame_size=smallest) as served:
+        done = run_mos(tmp_path, served.port, "config-set", "rpc.max_frame_size=4096")
+    assert done.returncode == 0, done.stderr
+    assert device.configuration.get(RPC_MAX_FRAME_SIZE) == 4096

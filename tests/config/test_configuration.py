@@ -13,6 +13,7 @@ from rpc_shim.config.schema import (
     CONF_ACL,
     DEBUG_LEVEL,
     DEVICE_ID,
+    PROTECTIONS,
     RPC_ACL,
     RPC_AUTH_ALGO,
     RPC_AUTH_DOMAIN,
@@ -223,23 +224,89 @@ def test_levels_overlay_each_other_in_order() -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (b"", "config: conf9.json is ignored: not JSON"),
-        (b"{", "config: conf9.json is ignored: not JSON"),
-        (b"\xff" * 4096, "config: conf9.json is ignored: byte 0xff at 0 is not ASCII"),
-        (b"[1]", "config: conf9.json: ignored: the configuration must be an object, got a list"),
-        (b"[" * 1000, "config: conf9.json is ignored: nested deeper"),
         (b'{"wifi": {}}', "config: conf9.json: ignored: invalid config key: 'wifi'"),
-        (b'{"rpc": 5}', "config: conf9.json: ignored: rpc must be an object, got 5"),
-        (b'{"rpc": {"acl": 5}}', "config: conf9.json: ignored: rpc.acl must be JSON such"),
+        (b'{"": 5}', "config: conf9.json: ignored: invalid config key: ''"),
+        (b'{"debug": 5}', "config: conf9.json: ignored: debug must be an object, got 5"),
         (b'{"device": {"id": {}}}', "conf9.json: ignored: device.id must be 1 to 63 letters"),
+        (b'{"rpc": {"max_frame_size": 511}}', "ignored: rpc.max_frame_size must be a whole"),
     ],
 )
-def test_a_bad_file_is_told_and_left_out(data: bytes, problem: str) -> None:
+def test_a_bad_setting_is_told_and_left_out(data: bytes, problem: str) -> None:
     device = Device()
     device.files.contents["conf9.json"] = data
-    assert device.boot().tree() == subtree(DEFAULTS)
+    configuration = device.boot()
+    assert configuration.tree() == subtree(DEFAULTS)
+    assert configuration.damage == ""
     assert len(device.log) == 1
     assert problem in device.log[0]
+
+
+@pytest.mark.parametrize("name", ["conf1.json", "conf9.json", "conf9.json.try"])
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff" * 4096, "byte 0xff at 0 is not ASCII"),
+        (b'{"wifi": "\xe9"}', "byte 0xe9 at 10 is not ASCII"),
+        (b"[1]", "the configuration must be an object, got a list"),
+        (b"[" * 1000, "nested deeper"),
+        (b'{"rpc": 5}', "rpc must be an object, got 5"),
+        (b'{"update": []}', "update must be an object, got a list"),
+        (b'{"rpc": {"acl": 5}}', "rpc.acl must be JSON such"),
+        (b'{"rpc": {"acl": "[{\\"method\\":\\"*\\",\\"acl\\":\\"-*\\"}"}}', "rpc.acl must be"),
+        (b'{"rpc": {"acl": [{"method": "*", "acl": "-*"}]}}', "got a list"),
+        (b'{"rpc": {"acl_file": null}}', "rpc.acl_file must be a string"),
+        (b'{"rpc": {"auth_file": 5}}', "rpc.auth_file must be a string"),
+        (b'{"rpc": {"auth_domain": "a:b"}}', "rpc.auth_domain must be"),
+        (b'{"rpc": {"auth_algo": 2}}', "rpc.auth_algo must be a whole number"),
+        (b'{"update": {"sig_req_mask": "1"}}', "update.sig_req_mask must be a whole number"),
+        (b'{"update": {"key7": "?"}}', "update.key7 must be a public key"),
+        (b'{"update": {"ssl_ca_file": 5}}', "update.ssl_ca_file must be a string"),
+        (b'{"update": {"enable_post": 0}}', "update.enable_post must be true or false"),
+        (b'{"conf_acl": ["-*"]}', "conf_acl must be a string"),
+    ],
+)
+def test_a_file_that_may_have_protected_the_device_is_damage(
+    name: str, data: bytes, problem: str
+) -> None:
+    device = Device()
+    device.files.contents[name] = data
+    configuration = device.boot()
+    assert configuration.tree() == subtree(DEFAULTS)
+    assert configuration.damage.startswith(f"{name}: ")
+    assert problem in configuration.damage
+    assert device.log[-1].startswith(f"config: DAMAGED: {configuration.damage}; until it is")
+    assert "FS.Remove" in device.log[-1]
+
+
+def test_damage_of_one_level_is_not_made_good_by_another() -> None:
+    device = Device()
+    device.put("conf1.json", {"rpc": {"acl": 5}})
+    device.put("conf9.json", {"rpc": {"acl": ""}, "debug": {"level": 4}})
+    configuration = device.boot()
+    assert configuration.damage.startswith("conf1.json: rpc.acl must be")
+    assert configuration.get(DEBUG_LEVEL) == 4
+
+
+def test_damage_ends_with_the_file() -> None:
+    device = Device()
+    device.files.contents["conf9.json.try"] = b"{"
+    assert device.boot().damage
+    assert device.boot().damage == "", "a trial is for one boot"
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_file_is_utf_8_with_or_without_a_byte_order_mark(mark: bytes) -> None:
+    device = Device()
+    text = (
+        '{"wifi": {"ssid": "caf\N{LATIN SMALL LETTER E WITH ACUTE}"}, "update": {"key0": "AA=="}}'
+    )
+    device.files.contents["conf9.json"] = mark + text.encode()
+    configuration = device.boot()
+    assert configuration.get(UPDATE_KEYS[0]) == "AA=="
+    assert configuration.damage == ""
+    assert device.log == ["config: conf9.json: ignored: invalid config key: 'wifi'"]
 
 
 def test_only_the_bad_settings_of_a_file_are_left_out() -> None:
@@ -272,13 +339,30 @@ def test_no_file_keeps_the_device_from_starting(contents: dict[str, bytes]) -> N
         assert setting.parse(configuration.get(setting)) is not None
 
 
+@given(
+    st.sampled_from(["conf1.json", "conf9.json", "conf9.json.try"]),
+    st.sampled_from(PROTECTIONS),
+    JSON_VALUES,
+)
+def test_a_protection_holds_or_is_damaged(
+    name: str, setting: Setting[SettingValue], value: JsonValue
+) -> None:
+    device = Device()
+    group, _, key = setting.key.partition(".")
+    device.put(name, {group: {key: value}} if key else {group: value})
+    configuration = device.boot()
+    assert configuration.damage or configuration.get(setting) == value
+
+
 @pytest.mark.parametrize("operation", ["read", "remove"])
-def test_a_file_system_that_does_not_work_is_told_and_left_out(operation: str) -> None:
+def test_a_file_system_that_does_not_work_is_damage(operation: str) -> None:
     device = Device()
     device.put("conf9.json.try", {"debug": {"level": 0}})
     device.files.broken.add(operation)
-    assert device.boot().tree() == subtree(DEFAULTS)
-    assert f"cannot be read: {operation} failed" in device.log[-1]
+    configuration = device.boot()
+    assert configuration.tree() == subtree(DEFAULTS)
+    assert f"cannot be read: {operation} failed" in configuration.damage
+    assert configuration.damage in device.log[-1]
 
 
 def test_a_level_may_only_set_what_the_levels_below_allow() -> None:

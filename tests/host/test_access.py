@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rpc_shim.client import Credentials, RpcClient, RpcClientError
+from rpc_shim.frame import JsonValue
 from tests.host.running_board import PATIENCE_S, RunningBoard
 from tests.host.test_tools import TRANSPORTS, url_of
 from tests.host.tools import CURL, MOS, Mos, ToolError, curl, exact_client
@@ -111,3 +112,48 @@ def test_nobody_gets_in_by_a_notification(guarded: RunningBoard) -> None:
     text = guarded.output.read_text()
     assert text.count("reset cause") == boots
     assert "'OTA.Revert' refused" in text
+
+
+def test_a_board_that_goes_on_in_another_process_takes_no_proof_from_before(tmp_path: Path) -> None:
+    """Both start at the same virtual time, with the same flash contents."""
+
+    def ask(*settings: tuple[str, str]) -> JsonValue:
+        board = RunningBoard("embedded", tmp_path, "--state", str(tmp_path / "state"))
+        with RpcClient.open(str(board.link)) as client:
+            for key, value in settings:
+                arguments: dict[str, JsonValue] = {"key": key, "value": value, "save": True}
+                client.call("Config.Set", arguments, timeout_s=PATIENCE_S)
+            with pytest.raises(RpcClientError) as caught:
+                client.call("Sys.GetInfo", timeout_s=PATIENCE_S)
+        board.stop()
+        assert caught.value.code == 401
+        challenge: dict[str, JsonValue] = json.loads(caught.value.message)
+        return challenge["nonce"]
+
+    rules = json.dumps(RULES)
+    ask(("rpc.auth_file", "users.txt"), ("rpc.acl", rules))
+    assert ask() != ask()
+
+
+@pytest.mark.skipif(MOS is None, reason="the host tool mos is not on PATH")
+def test_mos_repairs_a_damaged_configuration_over_the_serial_port(tmp_path: Path) -> None:
+    board = RunningBoard("embedded", tmp_path, "--http", "0")
+    serial, network = Mos(str(board.link)), Mos(url_of(board, "http"))
+    damaged = tmp_path / "conf9.json"
+    damaged.write_text('{"rpc": {"acl": "[]')
+    network.run("put", str(damaged))
+    with board.expecting("config: DAMAGED", "reset cause: software"):
+        network.run("call", "Sys.Reboot")
+    for tool, arguments in (
+        (network, ("ls",)),
+        (network, ("rm", "conf9.json")),
+        (serial, ("call", "Sys.GetInfo")),
+    ):
+        with pytest.raises(ToolError, match="the configuration is damaged"):
+            tool.run(*arguments)
+    assert "conf9.json" in serial.run("ls")
+    serial.run("rm", "conf9.json")
+    with board.expecting("reset cause: software"):
+        serial.run("call", "Sys.Reboot")
+    assert "conf9.json" not in network.run("ls")
+    board.stop()

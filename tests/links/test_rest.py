@@ -9,13 +9,13 @@ from rpc_shim.frame import (
     FrameError,
     JsonValue,
     ReplyAddress,
+    ascii_json,
     decode_json,
     encode_error,
     encode_result,
     parse_request,
 )
 from rpc_shim.links.rest import (
-    ascii_json,
     body_params,
     call_frame,
     challenge,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rpc_shim.dispatch import Call, Dispatcher, Guard, PendingReply, allow_everything
 from rpc_shim.frame import JsonValue
+from rpc_shim.framing import DEFAULT_MAX_FRAME_SIZE
 from rpc_shim.links.pty import PtyLink
 from rpc_shim.services.rpc import register_rpc_service
 from rpc_shim.uart import HostOutput, UartChannel
@@ -34,6 +35,7 @@ def serve(
     *,
     guard: Guard = allow_everything,
     register: Callable[[Dispatcher], None] = register_rpc_service,
+    max_frame_size: int = DEFAULT_MAX_FRAME_SIZE,
 ) -> Iterator[ServedDevice]:
     """A device that answers and talks on its console between any two answers until the end."""
     wake, stop = os.pipe()
@@ -44,7 +46,9 @@ def serve(
         register(dispatcher)
         dispatcher.register("Echo", device.echo)
         dispatcher.register("Later", lambda call: device.waiting.append(call.defer()))
-        channel = UartChannel(dispatcher, output, device.console.extend)
+        channel = UartChannel(
+            dispatcher, output, device.console.extend, max_frame_size=max_frame_size
+        )
 
         def main_loop() -> None:
             while True:
