@@ -366,7 +366,10 @@ class BridgeApplication:
         """The firmware is about to run."""
         if self._network is not None:
             self._network.application_started(
-                self._device_id, DEFAULT_MAX_FRAME_SIZE - 1, takes_uploads=True
+                self._device_id,
+                DEFAULT_MAX_FRAME_SIZE - 1,
+                takes_uploads=True,
+                answers_to_any_name=True,
             )
 
     def turn(self) -> None:

@@ -37,6 +37,12 @@ class _AddressType(click.ParamType[Address]):
                 param,
                 ctx,
             )
+        if ":" in host and not (host.startswith("[") and host.endswith("]")):
+            self.fail(
+                f"an IPv6 address stands in brackets: write [::]:0, not ::0; got {value!r}",
+                param,
+                ctx,
+            )
         return Address(host.removeprefix("[").removesuffix("]") or _DEFAULT_HOST, int(port))
 
 

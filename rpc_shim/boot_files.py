@@ -84,7 +84,8 @@ class BootFiles:
         """Make the file system where there is to be a new one, and fill it from the one before.
 
         Raises:
-            FileSystemError: files could not be brought over.
+            FileSystemError: there is no file system, or no room in it for all files of the old
+                one. What cannot be read in the old one is logged and left behind.
             JournalWriteError: what was made could not be recorded.
         """
         state = self._boot.state_or_none
@@ -127,6 +128,24 @@ class BootFiles:
         device = state.slots[state.revert_slot].configuration.fs_dev
         if not device or device == root.partition.name:
             return
-        old = FileSystem.mount(self._partitions.open(device), self._feed_watchdog)
-        copied = merge_file_systems(old, root.require())
-        self._log(f"fs: {len(copied)} files brought over from {device}")
+        try:
+            old = FileSystem.mount(self._partitions.open(device), self._feed_watchdog)
+        except FileSystemError as error:
+            # The update may be the very cure.
+            self._log(f"fs: no files brought over from {device}: {error.explanation}")
+            return
+        try:
+            merged = merge_file_systems(old, root.require())
+        except FileSystemError as error:
+            if error.reason is not Reason.FULL:
+                raise
+            raise FileSystemError(
+                error.path,
+                error.reason,
+                f"there is no room for it in {root.partition.name} beside the files of this "
+                f"update, so the update fails: remove files from {device} or bring less with the "
+                "update, then retry",
+            ) from error
+        for left_out in merged.left_out:
+            self._log(f"fs: not brought over from {device}: {left_out}")
+        self._log(f"fs: {len(merged.copied)} files brought over from {device}")

@@ -15,7 +15,7 @@ import struct
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from littlefs import LFSConfig, LFSFile, LFSFilesystem, LFSStat, LittleFSError, lfs
@@ -261,6 +261,27 @@ class FileSystem:
         with self._open(name, "r") as (handle, file):
             return lfs.file_size(handle, file)
 
+    def check_creatable(self, name: str) -> None:
+        """Refuse a name for a new file that would not get through every update.
+
+        Raises:
+            FileSystemError: INVALID_NAME, there is no such file, and the name is that of an
+                unfinished file or too long for `write_atomically`.
+        """
+        if self._checked(name).endswith(TEMPORARY_SUFFIX):
+            problem = f'a name that ends in "{TEMPORARY_SUFFIX}" is that of an unfinished file'
+        elif not self.can_create_atomically(name):
+            problem = self._longest_name()
+        else:
+            return
+        if not self.exists(name):
+            raise FileSystemError(name, Reason.INVALID_NAME, problem)
+
+    def can_create_atomically(self, name: str) -> bool:
+        """Whether the name leaves room for the suffix that the file has for a moment."""
+        last = (name + TEMPORARY_SUFFIX).rpartition("/")[-1]
+        return len(last.encode()) <= self._max_name_bytes
+
     def exists(self, name: str) -> bool:
         """Whether there is a file or directory of that name."""
         return self._find(name) is not None
@@ -422,13 +443,14 @@ class FileSystem:
                 "a name has at least one character, and no control characters",
             )
         if max(len(name.encode()) for name in path.split("/")) > self._max_name_bytes:
-            raise FileSystemError(
-                path,
-                Reason.INVALID_NAME,
-                f"a name may have up to {self._max_name_bytes} bytes in UTF-8, and "
-                f"{len(TEMPORARY_SUFFIX)} less where a file is created atomically or renamed",
-            )
+            raise FileSystemError(path, Reason.INVALID_NAME, self._longest_name())
         return path
+
+    def _longest_name(self) -> str:
+        return (
+            f"a name may have up to {self._max_name_bytes} bytes in UTF-8, and "
+            f"{len(TEMPORARY_SUFFIX)} less where a file is created or renamed"
+        )
 
 
 class RootFileSystem:
@@ -473,42 +495,83 @@ class RootFileSystem:
         self.mounted = FileSystem.format(self.partition, self._feed_watchdog)
 
 
-def merge_file_systems(old: FileSystem, new: FileSystem) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What has come of a merge.
+
+    Attributes:
+        copied: the paths of the files copied.
+        left_out: what could not be copied, and why.
+    """
+
+    copied: list[str] = field(default_factory=list)
+    left_out: list[FileSystemError] = field(default_factory=list)
+
+
+def merge_file_systems(old: FileSystem, new: FileSystem) -> Merged:
     """Copy the files that `new` does not have from `old`, as a device does after an update.
 
     What `new` has is left alone, also where it has a file and `old` a directory of that name, or
     the other way round. Each file arrives whole or not at all, so that a merge that was cut short
-    can simply be made again.
+    can simply be made again; only one whose name is too long to be created atomically may be there
+    and be empty then.
 
-    Returns:
-        The paths of the files copied.
+    What is wrong with `old` is no reason to be without `new`: what cannot be read there, or has a
+    name that cannot be in `new`, is left out, as are files that a power cut has left unfinished.
 
     Raises:
-        FileSystemError: at the first file that could not be copied, for instance because `new` is
+        FileSystemError: at the first file that could not be written, for instance because `new` is
             full; those before it are there.
     """
-    copied: list[str] = []
-    _merge_directory(old, new, ROOT, copied)
-    return copied
+    merged = Merged()
+    _merge_directory(old, new, ROOT, merged)
+    return merged
 
 
-def _merge_directory(old: FileSystem, new: FileSystem, path: str, copied: list[str]) -> None:
-    if path.count("/") > _MAX_DEPTH:
-        explanation = f"directories are nested deeper than {_MAX_DEPTH} levels"
-        raise FileSystemError(path, Reason.DAMAGED, explanation)
-    for entry in old.entries(path):
+def _merge_directory(old: FileSystem, new: FileSystem, path: str, merged: Merged) -> None:
+    try:
+        entries = _entries_not_too_deep(old, path)
+    except FileSystemError as error:
+        merged.left_out.append(error)
+        return
+    for entry in entries:
         name = path + entry.name
-        if name.endswith(TEMPORARY_SUFFIX):
+        try:
+            exists = new.exists(name)
+        except FileSystemError as error:
+            if error.reason is not Reason.INVALID_NAME:
+                raise
+            merged.left_out.append(error)
             continue
-        exists = new.exists(name)
         if entry.is_directory:
             if not exists:
                 new.make_directory(name)
             if new.is_directory(name):
-                _merge_directory(old, new, name + "/", copied)
+                _merge_directory(old, new, name + "/", merged)
         elif not exists:
-            new.write_atomically(name, old.read(name))
-            copied.append(name)
+            _merge_file(old, new, name, merged)
+
+
+def _entries_not_too_deep(files: FileSystem, path: str) -> list[Entry]:
+    if path.count("/") > _MAX_DEPTH:
+        explanation = f"directories are nested deeper than {_MAX_DEPTH} levels"
+        raise FileSystemError(path, Reason.DAMAGED, explanation)
+    return files.entries(path)
+
+
+def _merge_file(old: FileSystem, new: FileSystem, name: str, merged: Merged) -> None:
+    if name.endswith(TEMPORARY_SUFFIX):
+        problem = "it is an unfinished file"
+        merged.left_out.append(FileSystemError(name, Reason.INVALID_NAME, problem))
+        return
+    try:
+        data = old.read(name)
+    except FileSystemError as error:
+        merged.left_out.append(error)
+        return
+    write = new.write_atomically if new.can_create_atomically(name) else new.write
+    write(name, data)
+    merged.copied.append(name)
 
 
 def _configuration(device: _BlockDevice, block_count: int) -> LFSConfig:

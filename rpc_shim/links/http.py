@@ -216,7 +216,7 @@ class _Handler:
     async def _frame(self, body: bytes, channel: Channel) -> web.Response:
         """A whole frame; errors are in the frame that answers it, except for the one of HTTP."""
         frame = ascii_json(body)
-        if not will_be_answered(frame, self._boot.device_id):
+        if not will_be_answered(frame, self._boot.answers_to):
             await self._boot.submit(frame, channel, _drop)
             with _bad_request():
                 parse_request(frame)
@@ -318,7 +318,7 @@ class _WebSocketClient:
             self._connections.used(self._transport)
             if message.type is WSMsgType.TEXT:
                 frame = ascii_json(message.data.encode("utf-8"))
-                if will_be_answered(frame, self._boot.device_id):
+                if will_be_answered(frame, self._boot.answers_to):
                     self._connections.used(self._transport, owed=1)
                 await self._boot.submit(frame, channel, self._answer)
             elif message.type is WSMsgType.PING:

@@ -163,6 +163,7 @@ class Boot:
     Attributes:
         device_id: the device's name.
         max_frame_size: longest accepted frame in bytes.
+        answers_to: the name that a request may be addressed to; None when any will do.
         takes_uploads: whether a firmware bundle may be posted.
         is_over: the RAM is gone, though the links may not have been told yet.
         ended: set when they have been.
@@ -177,8 +178,10 @@ class Boot:
         max_frame_size: int,
         *,
         takes_uploads: bool = True,
+        answers_to_any_name: bool = False,
     ) -> None:
         self.device_id = device_id
+        self.answers_to = None if answers_to_any_name else device_id
         self.max_frame_size = max_frame_size
         self.takes_uploads = takes_uploads
         self.is_over = False

@@ -167,13 +167,18 @@ class MqttLink:
             try:
                 await session.run()
             except aiomqtt.MqttError as error:
+                hint = ""
                 if session.was_connected:
                     told = ""
                     if clock() - began_s > _LARGEST_DELAY_S:
                         delay_s = _FIRST_DELAY_S
+                    else:
+                        hint = _same_id_hint(boot.device_id)
                 if told != str(error):
                     told = str(error)
-                    boot.log(f"mqtt: no connection to {self._broker.place}: {error}; trying again")
+                    boot.log(
+                        f"mqtt: no connection to {self._broker.place}: {error}; trying again{hint}"
+                    )
             with suppress(TimeoutError):
                 await asyncio.wait_for(boot.ended.wait(), delay_s)
             delay_s = min(2 * delay_s, _LARGEST_DELAY_S)
@@ -274,6 +279,18 @@ class _Session:
     async def _publish(self, topic: str, json: bytes) -> None:
         with suppress(aiomqtt.MqttError):
             await self._client.publish(topic, json, qos=_QOS)
+
+
+def _same_id_hint(device_id: str) -> str:
+    """What is likely when a connection breaks as soon as it is there.
+
+    A broker hangs up on a client when another one of the same id comes, and two that come again and
+    again do that to each other for ever.
+    """
+    return (
+        f". Is there another client with the id '{device_id}'? Give this board another one: "
+        "otasim run --device-id NAME"
+    )
 
 
 async def _cancel(*tasks: asyncio.Task[None]) -> None:

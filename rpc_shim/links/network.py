@@ -96,7 +96,12 @@ class Network:
         self._mailbox.acknowledge()
 
     def application_started(
-        self, device_id: str, max_frame_size: int, *, takes_uploads: bool = True
+        self,
+        device_id: str,
+        max_frame_size: int,
+        *,
+        takes_uploads: bool = True,
+        answers_to_any_name: bool = False,
     ) -> None:
         """The application runs: its RPC service can be reached.
 
@@ -104,6 +109,8 @@ class Network:
             device_id: the device's name.
             max_frame_size: longest accepted frame in bytes.
             takes_uploads: whether a firmware bundle may be posted to `/update`.
+            answers_to_any_name: whether requests are answered that are addressed to somebody else,
+                as firmware may do that has a name of its own.
         """
         self.application_ended()
         self._device_id = device_id
@@ -113,6 +120,7 @@ class Network:
             device_id,
             max_frame_size,
             takes_uploads=takes_uploads,
+            answers_to_any_name=answers_to_any_name,
         )
         self._mailbox.let_in(self._boot)
         self._call_in_loop(self._boots.put_nowait, self._boot)

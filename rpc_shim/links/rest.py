@@ -24,13 +24,19 @@ from rpc_shim.frame import (
 Params = Mapping[str, JsonValue] | Sequence[JsonValue] | None
 
 
-def will_be_answered(frame: bytes, device_id: str) -> bool:
-    """Whether the device answers a frame at some time, be it with an error."""
+def will_be_answered(frame: bytes, device_id: str | None) -> bool:
+    """Whether the device answers a frame at some time, be it with an error.
+
+    Args:
+        frame: its JSON.
+        device_id: the name that the device answers to; None when it does to any.
+    """
     try:
         request = parse_request(frame)
     except FrameError as error:
         return error.address is not None and error.address.request_id is not None
-    return request.address.request_id is not None and request.destination in {"", device_id}
+    is_for_device = device_id is None or request.destination in {"", device_id}
+    return request.address.request_id is not None and is_for_device
 
 
 def call_frame(request_id: int, method: str, params: Params) -> bytes:

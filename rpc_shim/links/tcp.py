@@ -132,7 +132,7 @@ class _TcpConnection(asyncio.BufferedProtocol):
             frame = self._frames.popleft()
             answer = partial(self._answer, frame.style)
             self._posted = self._boot.post(frame.json, self._channel, answer, self._taken)
-            self._owe(1 if will_be_answered(frame.json, self._boot.device_id) else 0)
+            self._owe(1 if will_be_answered(frame.json, self._boot.answers_to) else 0)
         if self._posted is not None:
             self._transport.pause_reading()
         elif self._ended and not self._owed:

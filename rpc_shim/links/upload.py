@@ -5,7 +5,8 @@
 
 The bundle becomes `OTA.Begin`, an `OTA.Write` for each chunk and `OTA.End`, each sent when the one
 before has been answered. So it is never in memory as a whole, access rules hold for it as for any
-other update, and one that a client leaves half done is aborted.
+other update, and one that a client leaves half done is aborted. All of them name the session, so
+that none of them means an update that somebody else has begun meanwhile.
 """
 
 import asyncio
@@ -65,6 +66,7 @@ class _Upload:
     def __init__(self, boot: Boot, channel: Channel) -> None:
         self._boot = boot
         self._channel = channel
+        self._session = f"POST /update {next(boot.ids)}"
 
     async def carry_out(
         self, options: Mapping[str, JsonValue], chunks: AsyncGenerator[bytes, None]
@@ -109,6 +111,7 @@ class _Upload:
         result_of(await self._boot.call(self._frame(method, params), self._channel))
 
     def _frame(self, method: str, params: Mapping[str, JsonValue]) -> bytes:
+        params = {**params, "session": self._session}
         return call_frame(next(self._boot.ids), method, params)
 
 

@@ -2,8 +2,9 @@
 
 Methods, arguments, results and error codes are those of mongoose-os-libs/rpc-service-fs, which `mos
 ls`, `get`, `put` and `rm` are made for; see `mos`'s cli/fs/fs.go. Stricter than there: a name has
-no control characters, `data` is true base64, an offset lies within the file, and only a directory
-that exists can be listed. `FS.Mount` and `FS.Umount` are left out: the board has one file system.
+no control characters, a new one is such that every update can carry the file over, `data` is true
+base64, an offset lies within the file, and only a directory that exists can be listed. `FS.Mount`
+and `FS.Umount` are left out: the board has one file system.
 
 An answer of `FS.Get` holds at most `MAX_CHUNK` bytes, whatever `len` asks for (the device goes as
 far as its memory does); `left` tells how many are behind them. What `FS.Put` has answered is in the
@@ -111,6 +112,7 @@ class _FsService:
         data = call.arguments.get(_DATA) or b""
         with _answering(BAD_REQUEST, "failed to open file"):
             files = self._root.require()
+            files.check_creatable(name)
             if offset is None:
                 files.append(name, data)
             elif offset:
@@ -131,7 +133,9 @@ class _FsService:
     def rename(self, call: Call) -> JsonValue:
         source, destination = call.arguments.require(_SOURCE), call.arguments.require(_DESTINATION)
         with _answering(SERVER_ERROR, "rename failed"):
-            self._root.require().rename(source, destination)
+            files = self._root.require()
+            files.check_creatable(destination)
+            files.rename(source, destination)
         return None
 
     def make_file_system(self, call: Call) -> JsonValue:

@@ -2,7 +2,9 @@
 
 Source of the pushed way (`OTA.Begin`, `OTA.Write`, `OTA.End`, `OTA.Abort`, `OTA.Status`): what the
 host tool `mos` sends and expects. It begins only when `state` is 0 or 2, sends a chunk up to three
-times, and calls `OTA.End` to clean up when that fails.
+times, and calls `OTA.End` to clean up when that fails. Beyond that a host may give its update a
+`session`, a text of its own choice: a call that names another update than the one under way then is
+an error, and no harm to somebody else's.
 """
 
 from collections.abc import Callable
@@ -38,6 +40,7 @@ _TIMEOUT = seconds("timeout", maximum=MAX_UPDATE_TIMEOUT_S)
 _SIZE = integer("size", minimum=0, maximum=2**31 - 1)
 _OFFSET = integer("offset", minimum=0, maximum=2**31 - 1)
 _DATA = base64_bytes("data", required=True)
+_SESSION = text("session", max_length=64)
 
 _PROGRESS_STEPS = 10
 
@@ -85,6 +88,7 @@ class _Running:
         deadline_ns: when it is dropped, in virtual nanoseconds.
         download: where the bytes come from; None when a host pushes them.
         reply: who waits for its end; None when nobody does.
+        session: what the host that pushes it calls it, if it does.
         chunks: the order of pushed chunks.
         received: bytes so far.
         told_tenths: how much of it the console has been told.
@@ -96,6 +100,7 @@ class _Running:
     deadline_ns: int
     download: ByteSource | None = None
     reply: PendingReply | None = None
+    session: str | None = None
     chunks: ChunkSequence = field(default_factory=ChunkSequence)
     received: int = 0
     told_tenths: int = 0
@@ -142,10 +147,12 @@ class UpdateService:
         self._outcome, self._message = UpdateState.IDLE, "idle"
         self._looked_ns = device.clock.now_ns
         dispatcher.register("OTA.Update", self._pull, Arguments(_URL, COMMIT_TIMEOUT))
-        dispatcher.register("OTA.Begin", self._begin, Arguments(_TIMEOUT, COMMIT_TIMEOUT, _SIZE))
-        dispatcher.register("OTA.Write", self._write, Arguments(_OFFSET, _DATA))
-        dispatcher.register("OTA.End", self._end)
-        dispatcher.register("OTA.Abort", self._abort)
+        dispatcher.register(
+            "OTA.Begin", self._begin, Arguments(_TIMEOUT, COMMIT_TIMEOUT, _SIZE, _SESSION)
+        )
+        dispatcher.register("OTA.Write", self._write, Arguments(_OFFSET, _DATA, _SESSION))
+        dispatcher.register("OTA.End", self._end, Arguments(_SESSION))
+        dispatcher.register("OTA.Abort", self._abort, Arguments(_SESSION))
         dispatcher.register("OTA.Status", self._status)
 
     def turn(self) -> None:
@@ -326,11 +333,12 @@ class UpdateService:
             timeout_s=call.arguments.get(_TIMEOUT),
             is_pushed=True,
         )
+        running.session = call.arguments.get(_SESSION)
         running.chunks = ChunkSequence(call.arguments.get(_SIZE) or None)
         return None
 
     def _write(self, call: Call) -> JsonValue:
-        running = self._pushed()
+        running = self._pushed(call)
         # A chunk in the wrong place fails alone: the right one may follow.
         data = running.chunks.take(call.arguments.get(_OFFSET), call.arguments.require(_DATA))
         try:
@@ -340,8 +348,8 @@ class UpdateService:
             raise
         return None
 
-    def _end(self, _call: Call) -> JsonValue:
-        running = self._pushed()
+    def _end(self, call: Call) -> JsonValue:
+        running = self._pushed(call)
         try:
             running.chunks.check_complete()
             self._finish(running)
@@ -350,13 +358,14 @@ class UpdateService:
             raise
         return None
 
-    def _abort(self, _call: Call) -> JsonValue:
+    def _abort(self, call: Call) -> JsonValue:
         if self._running is None:
             raise RpcError(FAILED, "there is no update to abort")
+        _check_session(call, self._running)
         self._fail(self._running, "aborted by the host")
         return None
 
-    def _pushed(self) -> _Running:
+    def _pushed(self, call: Call) -> _Running:
         running = self._running
         if running is None:
             why = (
@@ -370,6 +379,7 @@ class UpdateService:
                 FAILED,
                 "The update in progress is a download: wait for it to end, or call OTA.Abort",
             )
+        _check_session(call, running)
         return running
 
     def _status(self, _call: Call) -> JsonValue:
@@ -385,3 +395,9 @@ class UpdateService:
             "partition": state.active_slot,
             "progress_percent": percent,
         }
+
+
+def _check_session(call: Call, running: _Running) -> None:
+    session = call.arguments.get(_SESSION)
+    if session is not None and session != running.session:
+        raise RpcError(FAILED, "This update is not in progress any more, another one is")

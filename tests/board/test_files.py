@@ -92,6 +92,43 @@ def test_files_of_an_update_win_over_the_old_ones(board: Board, server: BundleSe
     assert get(board, "sub/deep.txt") == b"deep"
 
 
+def test_an_old_file_system_that_is_damaged_does_not_block_the_cure(
+    board: Board, server: BundleServer
+) -> None:
+    board.cut_power()
+    board.machine.models.nor.memory.storage[0x36_0000:0x36_2000] = bytes(0x2000)
+    board.power_on()
+    board.run(1)
+    image = make_fs_image({"new.txt": b"new"})
+    update(board, server.publish("cure.zip", bundle_with("sample-2.0", image)), "2.0")
+    assert "no files brought over from fs0: it holds no file system" in board.console
+    assert files(board) == ["new.txt"]
+
+
+def test_old_files_that_cannot_be_carried_over_are_named(
+    board: Board, server: BundleServer
+) -> None:
+    image = make_fs_image({"half.txt (unfinished)": b"1", "n" * 255: b"2"})
+    update(board, server.publish("names.zip", bundle_with("sample-2.0", image)), "2.0")
+    update(board, server.publish_sample("sample-3.0"), "3.0")
+    assert files(board) == ["n" * 255]
+    assert 'not brought over from fs1: "/half.txt (unfinished)": it is an unf' in board.console
+
+
+def test_no_room_for_the_old_files_ends_the_update(board: Board, server: BundleServer) -> None:
+    put(board, "a.txt", b"old" * 500)
+    put(board, "b.txt", b"old" * 500)
+    image = make_fs_image({"big.bin": bytes(range(256)) * 970})
+    url = server.publish("full.zip", bundle_with("sample-2.0", image))
+    board.call("OTA.Update", {"url": url, "commit_timeout": 600})
+    board.run(10)
+    assert '"/b.txt": there is no room for it in fs1 beside the files of this update' in (
+        board.console
+    )
+    assert "ota: the first start has failed: rolling back" in board.console
+    assert (board.version, get(board, "b.txt")) == ("1.0", b"old" * 500)
+
+
 def test_a_rollback_brings_the_old_files_back(board: Board, server: BundleServer) -> None:
     put(board, "a.txt", b"before")
     update(board, server.publish_sample("sample-2.0"), "2.0", commit_timeout=600)

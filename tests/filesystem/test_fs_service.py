@@ -228,6 +228,40 @@ def test_names_that_cannot_be(board: Board, method: str, name: str) -> None:
     assert board.call("FS.List") == ["f"]
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("n" * 243, "a name may have up to 255 bytes in UTF-8, and 13 less where a file is"),
+        ("d/" + "\xe9" * 122, "13 less where a file is created"),
+        ("f (unfinished)", 'ends in " (unfinished)" is that of an unfinished file'),
+        ("d/f (unfinished)", "of an unfinished file"),
+    ],
+)
+def test_no_file_is_created_whose_name_is_in_the_way_of_an_update(
+    board: Board, name: str, problem: str
+) -> None:
+    files = board.root.require()
+    files.make_directory("d")
+    files.write("f", b"1")
+    ways: list[dict[str, JsonValue]] = [{}, {"append": True}, {"offset": 1}]
+    for params in ways:
+        error = board.refuses("FS.Put", {"filename": name, "data": b64(b"1")} | params)
+        assert error.startswith(f'400 illegal name "{name}": '), error
+        assert problem in error
+    assert problem in board.refuses("FS.Rename", {"src": "f", "dst": name})
+    assert contents(files) == {"/d": None, "/f": b"1"}
+    # What is there all the same can be dealt with as ever.
+    files.write(name, b"1")
+    board.put(name, b"23")
+    assert board.get(name) == b"23"
+    assert board.call("FS.Remove", {"filename": name}) is None
+
+
+def test_the_longest_name_gets_through(board: Board) -> None:
+    board.put("n" * 242, b"1")
+    assert board.get("n" * 242) == b"1"
+
+
 def test_put_refused(board: Board) -> None:
     board.put("f", b"123")
     assert board.refuses("FS.Put", {"data": ""}) == "400 filename is required"

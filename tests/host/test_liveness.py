@@ -4,6 +4,7 @@ import json
 import os
 import select
 import socket
+import urllib.request
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -67,6 +68,17 @@ def test_firmware_with_rpc_of_its_own_is_reached_over_the_network(
         assert info["app"] == "own-rpc"
     request = json.dumps({"id": "text", "method": "Echo", "params": {"a": [1, "b"]}})
     assert websocket_call(str(board.ready["ws"]), request.encode()) == {"a": [1, "b"]}
+    # The firmware's own name is not the board's; it is for the firmware to say who is meant.
+    named = json.dumps({"id": 1, "method": "Echo", "params": {}, "dst": "own-rpc"}).encode()
+    with urllib.request.urlopen(str(board.ready["http"]), named, PATIENCE_S) as response:  # noqa: S310
+        assert json.loads(response.read())["result"] == {}
+    address = urlsplit(str(board.ready["tcp"]))
+    with socket.create_connection((str(address.hostname), address.port or 0)) as half_open:
+        half_open.settimeout(PATIENCE_S)
+        half_open.sendall(named)
+        half_open.shutdown(socket.SHUT_WR)
+        with half_open.makefile("rb") as answer:
+            assert json.loads(answer.read())["result"] == {}
     with RpcClient.open(str(board.link), framing=Framing.QUOTES, first_id=5) as client:
         methods = client.call("RPC.List", timeout_s=PATIENCE_S)
     assert isinstance(methods, list)

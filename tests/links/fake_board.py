@@ -49,22 +49,26 @@ class FakeOta:
     calls: list[str] = field(default_factory=list)
     fail: dict[str, RpcError] = field(default_factory=dict)
     running: bool = False
+    session: JsonValue = None
 
     def handle(self, call: Call) -> JsonValue:
         name = call.method.removeprefix("OTA.")
         self.calls.append(name)
         params = call.request.params
         assert params is None or isinstance(params, dict)
+        params = dict(params or {})
+        session = params.pop("session", None)
         if error := self.fail.get(name):
             raise error
         if name == "Begin":
             if self.running:
                 raise RpcError(-1, "Update already in progress")
-            self.running = True
-            self.begun.append(params or {})
+            self.running, self.session = True, session
+            self.begun.append(params)
             self.data.clear()
+        elif self.running and session not in (None, self.session):
+            raise RpcError(-1, "another update")
         elif name == "Write":
-            assert params is not None
             chunk = base64.b64decode(str(params["data"]), validate=True)
             assert params["offset"] == len(self.data)
             self.data += chunk

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import aiomqtt
@@ -271,6 +272,17 @@ def test_a_broker_that_restarts_is_connected_again(board: FakeBoard, broker: Mos
         broker.start()
         wait_until(lambda: board.logged("mqtt: connected"), "the new connection")
     call_once(broker)
+
+
+@needs_broker
+def test_two_boards_of_the_same_id_are_told_what_is_the_matter(broker: Mosquitto) -> None:
+    hint = "Is there another client with the id 'dev'? Give this board another one"
+    with running(MqttSettings(broker.url)) as first, running(MqttSettings(broker.url)) as second:
+        for board in (first, second):
+            wait_until(partial(board.logged, hint), "the hint")
+    for board in (first, second):
+        connections = sum(line.startswith("mqtt: connected") for line in board.log)
+        assert sum(hint in line for line in board.log) <= connections
 
 
 @needs_broker

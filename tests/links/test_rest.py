@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from platforms.clock import Clock
+from rpc_shim.bridge import UartBridge
 from rpc_shim.dispatch import Channel, Dispatcher, RpcError
 from rpc_shim.frame import (
     FrameError,
@@ -82,6 +84,21 @@ def test_who_will_be_answered_is_who_is(frame: bytes) -> None:
     dispatcher.register("M", lambda _call: None)
     dispatcher.handle(frame, answers.append, Channel("HTTP"))
     assert will_be_answered(frame, "dev") == bool(answers)
+
+
+@given(FRAMES)
+def test_firmware_behind_a_bridge_may_answer_to_any_name(frame: bytes) -> None:
+    answers: list[bytes] = []
+
+    def firmware(line: bytes) -> None:
+        bridge.uart_output(
+            b"\n" + encode_result(parse_request(line[:-9]).address, "own", 1) + b"\n"
+        )
+
+    bridge = UartBridge("dev", lambda _line: None, firmware, Clock())
+    bridge.handle(frame, answers.append, Channel("HTTP"))
+    bridge.turn()
+    assert will_be_answered(frame, None) == bool(answers)
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,31 @@ def test_an_upload_that_could_not_begin_aborts_nobody_elses(board: FakeBoard) ->
         assert "Abort" not in board.ota.calls
 
 
+def test_an_upload_that_somebody_else_has_aborted_leaves_the_next_update_alone(
+    board: FakeBoard,
+) -> None:
+    with begin_upload(board, 10_000) as client:
+        wait_until(lambda: len(board.ota.data) == 4 * 2048, "what has been sent")
+        assert ask(board, "POST", "/rpc/OTA.Abort").status == 200
+        assert ask(board, "POST", "/rpc/OTA.Begin").status == 200
+        client.sendall(b"x" * 4096)
+        with client.makefile("rb") as answer:
+            assert answer.readline() == b"HTTP/1.1 500 Internal Server Error\r\n"
+            assert b"another update\r\n" in iter(answer.readline, b"")
+    assert board.ota.calls[-2:] == ["Write", "Abort"]  # the upload cleans up
+    assert board.ota.running
+    assert board.ota.data == b""
+
+
+def test_each_upload_is_a_session_of_its_own(board: FakeBoard) -> None:
+    sessions = []
+    for _ in range(3):
+        assert upload(board, form(file(BUNDLE))).status == 200
+        sessions.append(board.ota.session)
+    assert None not in sessions
+    assert len(set(sessions)) == 3
+
+
 def test_the_next_chunk_waits_for_the_answer_to_the_one_before(board: FakeBoard) -> None:
     with begin_upload(board, 40_000):
         wait_until(lambda: board.ota.running, "the beginning")

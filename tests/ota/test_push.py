@@ -161,3 +161,31 @@ def test_a_power_cut_in_the_middle_of_a_push_loses_nothing(board: Board) -> None
     board.run(1)
     assert (board.version, board.boot_state) == ("1.0", before)
     assert status(board, "state") == 0
+
+
+def test_a_call_that_names_another_update_is_refused_and_harms_nothing(board: Board) -> None:
+    board.call("OTA.Begin", {"session": "a"})
+    board.call("OTA.Abort", {"session": "a"})
+    board.call("OTA.Begin", {"session": "b"})
+    chunk = base64.b64encode(BUNDLE[:512]).decode()
+    calls: list[tuple[str, dict[str, JsonValue]]] = [
+        ("OTA.Write", {"offset": 0, "data": chunk}),
+        ("OTA.End", {}),
+        ("OTA.Abort", {}),
+    ]
+    for method, params in calls:
+        with pytest.raises(RpcClientError, match="not in progress any more"):
+            board.call(method, {**params, "session": "a"})
+    assert status(board, "state") == 1
+    for offset in range(0, len(BUNDLE), 2048):
+        chunk = base64.b64encode(BUNDLE[offset : offset + 2048]).decode()
+        board.call("OTA.Write", {"offset": offset, "data": chunk, "session": "b"})
+    board.call("OTA.End")  # a host that names none means whichever there is
+    board.run_until(lambda: board.version == "2.0")
+
+
+def test_an_update_without_a_session_is_not_the_one_that_a_session_means(board: Board) -> None:
+    board.call("OTA.Begin")
+    with pytest.raises(RpcClientError, match="not in progress any more"):
+        board.call("OTA.Abort", {"session": "a"})
+    board.call("OTA.Abort")
