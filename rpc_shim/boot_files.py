@@ -5,6 +5,7 @@ gets a new one at its first start. Then, too, the files that the new file system
 brought over from the one of the version before (MERGE_FS), as in the original.
 """
 
+import re
 from collections.abc import Callable
 
 from bootloader_model.boot_state import APP_FLAG_FS_CREATED, BootFlag, BootState
@@ -21,6 +22,7 @@ from rpc_shim.filesystem import (
 )
 
 _COPIED_AT_ONCE = 4096
+_CONFIGURATION_FILE = re.compile(r"/?conf\d\.json(\.try)?")
 
 
 class BootFiles:
@@ -57,10 +59,15 @@ class BootFiles:
     # -- the files of the application, as its configuration and access control need them -----------
 
     def read(self, name: str) -> bytes | None:
-        """The contents of a file; None when there is no such file, or no file system."""
-        if self.root is None or self.root.mounted is None or not self.root.mounted.exists(name):
+        """The contents of a file; None when there is no such file, or the slot has no file system.
+
+        Raises FileSystemError when there should be one and it cannot be used: nobody knows then
+        what was in it, the rules of who may call what among it.
+        """
+        if self.root is None:
             return None
-        return self.root.mounted.read(name)
+        mounted = self.root.require()
+        return mounted.read(name) if mounted.exists(name) else None
 
     def write_atomically(self, name: str, data: bytes) -> None:
         """Replace a file: whatever happens meanwhile, it has its old or its new contents."""
@@ -128,12 +135,8 @@ class BootFiles:
         device = state.slots[state.revert_slot].configuration.fs_dev
         if not device or device == root.partition.name:
             return
-        try:
-            old = FileSystem.mount(self._partitions.open(device), self._feed_watchdog)
-        except FileSystemError as error:
-            # The update may be the very cure.
-            self._log(f"fs: no files brought over from {device}: {error.explanation}")
-            return
+        # One that cannot be mounted fails the update: what protects the device may be in it.
+        old = FileSystem.mount(self._partitions.open(device), self._feed_watchdog)
         try:
             merged = merge_file_systems(old, root.require())
         except FileSystemError as error:
@@ -147,5 +150,8 @@ class BootFiles:
                 "update, then retry",
             ) from error
         for left_out in merged.left_out:
+            if _CONFIGURATION_FILE.fullmatch(left_out.path):
+                # Without it the new firmware would be open to everybody.
+                raise left_out
             self._log(f"fs: not brought over from {device}: {left_out}")
         self._log(f"fs: {len(merged.copied)} files brought over from {device}")

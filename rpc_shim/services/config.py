@@ -1,6 +1,7 @@
-"""Config.Get, Config.Set and Config.Save: the device's configuration for hosts.
+"""Config.Get, Config.GetOne, Config.Set, Config.Save: the device's configuration for hosts.
 
-Arguments, results and codes are those of mongoose-os-libs/rpc-service-config. Stricter than the
+Arguments, results and codes are those of mongoose-os-libs/rpc-service-config, which has no GetOne:
+that is Config.Get for a single setting, and refuses a whole object. Stricter than the
 device, which ignores them and still answers that it has saved: settings that do not exist, and ones
 that `conf_acl` protects, are refused, and with them the whole call.
 """
@@ -15,7 +16,7 @@ from rpc_shim.config.configuration import (
     Configuration,
     NotAllowedError,
 )
-from rpc_shim.config.schema import ConfigError, UnknownKeyError
+from rpc_shim.config.schema import SETTINGS, ConfigError, UnknownKeyError
 from rpc_shim.dispatch import BAD_REQUEST, FAILED, FORBIDDEN, NOT_FOUND, Call, Dispatcher, RpcError
 from rpc_shim.frame import JsonValue
 
@@ -24,6 +25,7 @@ REBOOT_DELAY_MS = 500
 _RUNNING = -1
 
 _KEY = text("key", max_length=128, conversion="%Q")
+_ONE_KEY = text("key", max_length=128, conversion="%Q", required=True)
 _LEVEL = integer("level", minimum=_RUNNING, maximum=USER_LEVEL)
 _CONFIG: Argument[JsonValue] = Argument("config", "%T", "a JSON value", lambda given: given)
 _VALUE: Argument[JsonValue] = Argument("value", "%T", "a JSON value", lambda given: given)
@@ -35,7 +37,7 @@ _REBOOT = flag("reboot")
 def register_config_service(
     dispatcher: Dispatcher, configuration: Configuration, reboot_after: Callable[[int], None]
 ) -> None:
-    """Offer the three methods on `dispatcher`.
+    """Offer the methods on `dispatcher`.
 
     Args:
         dispatcher: where they are offered.
@@ -92,7 +94,14 @@ def register_config_service(
         if call.arguments.get(_REBOOT):
             reboot_after(REBOOT_DELAY_MS)
 
+    def get_one(call: Call) -> JsonValue:
+        key = call.arguments.require(_ONE_KEY)
+        if key not in SETTINGS:
+            raise RpcError(NOT_FOUND, f"{key} is no single setting (Config.Get shows all of them)")
+        return configuration.tree(key, _level(call))
+
     dispatcher.register("Config.Get", get, Arguments(_KEY, _LEVEL))
+    dispatcher.register("Config.GetOne", get_one, Arguments(_ONE_KEY, _LEVEL))
     dispatcher.register(
         "Config.Set",
         set_values,

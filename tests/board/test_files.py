@@ -92,17 +92,24 @@ def test_files_of_an_update_win_over_the_old_ones(board: Board, server: BundleSe
     assert get(board, "sub/deep.txt") == b"deep"
 
 
-def test_an_old_file_system_that_is_damaged_does_not_block_the_cure(
+def test_a_damaged_file_system_opens_nothing_until_it_is_made_anew(
     board: Board, server: BundleServer
 ) -> None:
     board.cut_power()
     board.machine.models.nor.memory.storage[0x36_0000:0x36_2000] = bytes(0x2000)
     board.power_on()
     board.run(1)
-    image = make_fs_image({"new.txt": b"new"})
-    update(board, server.publish("cure.zip", bundle_with("sample-2.0", image)), "2.0")
-    assert "no files brought over from fs0: it holds no file system" in board.console
-    assert files(board) == ["new.txt"]
+    url = server.publish_sample("sample-2.0")
+    before = board.boot_state
+    for method, params in (("OTA.Update", {"url": url}), ("Config.Get", {})):
+        with pytest.raises(RpcClientError, match="the configuration is damaged") as caught:
+            board.call(method, params)
+        assert caught.value.code == 500
+    assert board.boot_state == before
+    board.call("FS.Mkfs", {"dev_name": "fs0", "fs_type": "LFS"})
+    board.call("Sys.Reboot")
+    board.run(1)
+    update(board, url, "2.0")
 
 
 def test_old_files_that_cannot_be_carried_over_are_named(

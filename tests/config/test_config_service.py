@@ -92,6 +92,16 @@ def test_set_without_saving(params: dict[str, JsonValue]) -> None:
     assert not device.reboots  # it would be lost
 
 
+def test_get_one_setting_and_no_object() -> None:
+    device = Device()
+    assert device.call("Config.GetOne", {"key": "device.id"}) == "otasim"
+    assert device.call("Config.GetOne", {"key": "debug.level", "level": 0}) == 2
+    for key in ("device", "no.such"):
+        refused = device.call("Config.GetOne", {"key": key})
+        assert isinstance(refused, list)
+        assert refused[0] == 404
+
+
 def test_set_a_value_that_is_false() -> None:
     device = Device()
     assert device.call("Config.Set", {"key": "update.enable_post", "value": False}) == {

@@ -286,7 +286,7 @@ def test_an_upload_that_somebody_else_has_aborted_leaves_the_next_update_alone(
         with client.makefile("rb") as answer:
             assert answer.readline() == b"HTTP/1.1 500 Internal Server Error\r\n"
             assert b"another update\r\n" in iter(answer.readline, b"")
-    assert board.ota.calls[-2:] == ["Write", "Abort"]  # the upload cleans up
+    wait_until(lambda: board.ota.calls[-2:] == ["Write", "Abort"], "the upload to clean up")
     assert board.ota.running
     assert board.ota.data == b""
 
