@@ -46,6 +46,7 @@ def test_arguments_are_described_as_on_the_device() -> None:
     formats = {method.name: method.arguments.format for method in Device().dispatcher.methods}
     assert formats == {
         "Config.Get": "{key: %Q, level: %d}",
+        "Config.GetOne": "{key: %Q, level: %d}",
         "Config.Set": "{key: %Q, config: %T, value: %T, level: %d, save: %B, try_once: %B, "
         "reboot: %B}",
         "Config.Save": "{try_once: %B, reboot: %B}",
