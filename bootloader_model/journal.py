@@ -18,8 +18,9 @@ them when it is made with `strict_original=True`:
   newest good record, whichever failed.
 - A record whose write was cut short may have marginal cells, and read as bad today and as good
   tomorrow. It has the number that the next record gets. By default it is blotted out (all its bits
-  cleared, which needs no erase) before that one is written elsewhere. The loader copies the newest
-  record after every loss of power, so that nothing rests on a record that may be marginal itself.
+  cleared, which needs no erase) before that one is written elsewhere, and the newest record is
+  programmed once more, on top of itself, before the area of the older ones is erased. The loader
+  copies the newest record after every loss of power, so that nothing rests on a marginal one.
 - Sequence numbers are compared as plain numbers, so that after 0xFFFFFFFF nothing is ever newer. By
   default they are compared as serial numbers (RFC 1982): newer is what is less than half the range
   ahead. The flash wears out long before that matters; a record made up by hand may start there.
@@ -268,7 +269,7 @@ class Journal:
         attempts: list[str] = []
         area, offset = self._next_place()
         if self._newest is not None and area != self._newest.area and not self._strict:
-            self._blot_out_behind(self._newest)
+            self._prepare_to_leave(self._newest)
         for number, start in ((area, offset), (self._second_choice(area), 0)):
             problem = self._write(number, start, record)
             if problem is None:
@@ -306,15 +307,20 @@ class Journal:
             return area, offset
         return 1 - area, 0
 
-    def _blot_out_behind(self, newest: Winner) -> None:
-        """Make sure that what does not read as a record behind the newest never will."""
+    def _prepare_to_leave(self, newest: Winner) -> None:
+        """Make sure of the newest record before the area with the older ones is erased.
+
+        What does not read as a record behind it never will. And programmed once more, its own
+        bits are firm, should they have been marginal.
+        """
         partition = self._areas[newest.area]
-        for offset in range(newest.offset + RECORD_SIZE, partition.size, RECORD_SIZE):
-            found = partition.read(offset, RECORD_SIZE)
-            if found not in (_ERASED_RECORD, _BLOTTED_RECORD):
-                # A device that refuses this refuses the record, too, which is told then.
-                with suppress(FlashError):
+        # A device that refuses this refuses the next record, too, which is told then.
+        with suppress(FlashError):
+            for offset in range(newest.offset + RECORD_SIZE, partition.size, RECORD_SIZE):
+                found = partition.read(offset, RECORD_SIZE)
+                if found not in (_ERASED_RECORD, _BLOTTED_RECORD):
                     partition.program(offset, _BLOTTED_RECORD)
+            partition.program(newest.offset, build_record(newest.state))
 
     def _second_choice(self, failed: int) -> int:
         if self._strict or self._newest is None:

@@ -1,4 +1,4 @@
-"""One boot of a loader on campaign flash, bounded: whatever the loader does, it ends in a verdict."""
+"""One boot of a loader on campaign flash, bounded: whatever the loader does, it ends."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

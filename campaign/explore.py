@@ -152,9 +152,17 @@ class Node:
         return Story(scenario, node.point.cut, (*recoveries, *last)), node.point
 
 
-def readings_of(contents: Contents) -> tuple[Reading, ...]:
-    """How marginal bits may read in a boot; where there are none, there is one way."""
-    return tuple(Reading) if contents.is_weak else (Reading.STORED,)
+_EXTREMES = (Reading.STORED, Reading.FLIPPED)
+
+
+def readings_of(node: Node) -> tuple[Reading, ...]:
+    """How marginal bits may read in a boot; where there are none, there is one way.
+
+    Behind the first cut the two extremes stand for all: a state is known by them (`normal_form`).
+    """
+    if not node.contents.is_weak:
+        return (Reading.STORED,)
+    return tuple(Reading) if node.cuts <= _EXACT_CUTS else _EXTREMES
 
 
 def after_cut(node: Node, boot: BootRun, cut: Cut, recovery: Recovery) -> Node:
@@ -211,10 +219,12 @@ class Explorer:
         self._on_progress = on_progress
         self._images: tuple[Image, ...] = (*scenario.images, PROBE)
         self._tears = tears(settings.seed)
-        self._seen: dict[Hashable, tuple[object, ...] | None] = {}
+        self._seen: dict[Hashable, frozenset[object] | None] = {}
         self._updatable: dict[Hashable, Problem | None] = {}
         self._expectations: dict[Expectation, int] = {}
         self._numbers: dict[int, tuple[int, Expectation]] = {}
+        self._forms: dict[Hashable, Hashable] = {}
+        self._same_forms: dict[Hashable, Hashable] = {}
         self._computed = 0
         self.result = Result(scenario.name)
 
@@ -272,16 +282,17 @@ class Explorer:
             if self.result.states % _PROGRESS_STEP == 0:
                 self._on_progress(self.result, len(queue) + len(deeper))
             self.result.states += 1
-            outcomes: list[object] = []
-            for reading in readings_of(node.contents):
+            outcomes: set[object] = set()
+            for reading in readings_of(node):
                 boot = self._boot(node, reading)
-                outcomes.append(_outcome(boot))
+                if reading in _EXTREMES:
+                    outcomes.add(_outcome(boot))
                 following = self._judge(node, reading, boot)
                 if following is not None and self._is_new(following, golden):
                     queue.append(following)
                 if following is not None and not is_last:
                     deeper += self._new_nodes(self._cut_nodes(node, reading, boot), golden)
-            self._seen[self._key(node)] = tuple(outcomes)
+            self._seen[self._key(node)] = frozenset(outcomes)
         return deeper
 
     def _boot(self, node: Node, reading: Reading) -> BootRun:
@@ -320,7 +331,7 @@ class Explorer:
         return Node(boot.contents, expectation, node.cuts, 0, None, node, recovery)
 
     def _update_problem(self, boot: BootRun) -> Problem | None:
-        key = normal_form(boot.contents, self._images)
+        key = self._form(boot.contents)
         if key not in self._updatable:
             self._updatable[key] = update_problem(self._loader, boot)
         return self._updatable[key]
@@ -358,8 +369,17 @@ class Explorer:
         # A complete boot may write a record each time it is made: such states end nowhere.
         has_run = node.recovery is not None and node.recovery.cut is None
         contents = node.contents
-        key = contents.key if is_exact and not has_run else normal_form(contents, self._images)
+        key = contents.key if is_exact and not has_run else self._form(contents)
         return key, self._number(node.expectation), node.bites
+
+    def _form(self, contents: Contents) -> Hashable:
+        """The normal form of contents, found once for equal ones."""
+        key = contents.key
+        form = self._forms.get(key)
+        if form is None:
+            form = normal_form(contents, self._images)
+            form = self._forms[key] = self._same_forms.setdefault(form, form)
+        return form
 
     def _number(self, expectation: Expectation) -> int:
         """A number for each expectation, as equal ones are often the same object."""
@@ -391,7 +411,7 @@ class Explorer:
             real = RealBoot(parent.contents, parent.cause, recovery.reading, seed)
             flash = real.run(self._loader, recovery.cut)[0]
         _expect_same(story, flash.difference(node.contents))
-        for reading in readings_of(node.contents):
+        for reading in readings_of(node):
             boot = run_boot(
                 self._loader(), node.contents, cause=node.cause, reading=reading, seed=seed
             )
@@ -402,10 +422,11 @@ class Explorer:
             if (ending, target) != (boot.ending, boot.target):
                 _expect_same(whole, f"the board {ending.value}, computed: {boot.ending.value}")
 
-    def _check_likeness(self, node: Node, outcomes: tuple[object, ...]) -> None:
+    def _check_likeness(self, node: Node, outcomes: frozenset[object]) -> None:
         """Boot a state that counts as seen; LikenessError when it goes another way."""
         self.result.likenesses += 1
-        found = tuple(_outcome(self._boot(node, r)) for r in readings_of(node.contents))
+        readings = _EXTREMES if node.contents.is_weak else (Reading.STORED,)
+        found = frozenset(_outcome(self._boot(node, reading)) for reading in readings)
         if found != outcomes:
             raise LikenessError(node.story(self._scenario.name)[0].identifier)
 
@@ -454,12 +475,16 @@ def story_nodes(
         cut = recovery.cut
         if cut.operation >= len(boot.trace):
             raise OtasimError(f"{story.identifier}: a boot has only {len(boot.trace)} operations")
-        yield node, recovery, run_boot(
-            loader(),
-            node.contents,
-            cause=node.cause,
-            reading=recovery.reading,
-            seed=seed,
-            cut=(cut.operation + cut.is_after, cut.tear),
+        yield (
+            node,
+            recovery,
+            run_boot(
+                loader(),
+                node.contents,
+                cause=node.cause,
+                reading=recovery.reading,
+                seed=seed,
+                cut=(cut.operation + cut.is_after, cut.tear),
+            ),
         )
         node = after_cut(node, boot, cut, recovery)

@@ -10,6 +10,7 @@ campaign compares both (`campaign.real`).
 
 import hashlib
 import random
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -80,8 +81,8 @@ def tears(seed: int) -> tuple[Tear, ...]:
 
     Those two are the contents before and after the operation, which are cuts of their own. The
     progress is taken from both ends, where a check of the first or last bytes is misled, and from
-    the middle. Weak bits also at 0.0 and 1.0: stored as before the operation or as after it, and not
-    to be trusted.
+    the middle. Weak bits also at 0.0 and 1.0: stored as before the operation or as after it, and
+    not to be trusted.
     """
     wanted = (
         (TornShape.PREFIX, (0.02, 0.5, 0.99)),
@@ -137,14 +138,14 @@ class Cells:
     """The contents of one flash memory; never changed once made.
 
     Attributes:
-        weak_bits: bits (byte address * 8 + bit number) that read differently each time.
+        weak_bits: bits (byte address * 8 + bit number) that read differently each time, ascending.
         digest: 128 bits of hash of the stored bytes, whichever way they came about.
     """
 
     __slots__ = ("_pages", "digest", "weak_bits")
 
     def __init__(
-        self, pages: Mapping[int, bytes], digest: int, weak_bits: frozenset[int] = frozenset()
+        self, pages: Mapping[int, bytes], digest: int, weak_bits: tuple[int, ...] = ()
     ) -> None:
         self._pages = pages
         self.digest = digest
@@ -156,7 +157,7 @@ class Cells:
         return cls({}, 0)
 
     @property
-    def key(self) -> tuple[int, frozenset[int]]:
+    def key(self) -> tuple[int, tuple[int, ...]]:
         """Equal for equal contents."""
         return self.digest, self.weak_bits
 
@@ -173,25 +174,31 @@ class Cells:
     def read(self, address: int, length: int, bits: BitSource) -> bytes:
         """The bytes as the firmware reads them: one draw for each marginal bit, in their order."""
         content = self.stored(address, length)
-        if not self.weak_bits:
+        weak = self._weak_in(address, length)
+        if not weak:
             return content
         drawn = bytearray(content)
-        for bit in sorted(self.weak_bits):
-            index = bit // 8 - address
-            if 0 <= index < length and bits.getrandbits(1):
-                drawn[index] ^= 1 << bit % 8
+        for bit in weak:
+            if bits.getrandbits(1):
+                drawn[bit // 8 - address] ^= 1 << bit % 8
         return bytes(drawn)
 
     def is_weak(self, address: int, length: int) -> bool:
         """Whether a marginal bit lies in the range."""
-        return any(address <= bit // 8 < address + length for bit in self.weak_bits)
+        return bool(self._weak_in(address, length))
+
+    def _weak_in(self, address: int, length: int) -> tuple[int, ...]:
+        weak = self.weak_bits
+        if not weak:
+            return weak
+        return weak[bisect_left(weak, 8 * address) : bisect_left(weak, 8 * (address + length))]
 
     def pages(self) -> Iterator[tuple[int, bytes]]:
         """Address and content of every page that is not erased."""
         for number, content in self._pages.items():
             yield number * PAGE_SIZE, content
 
-    def _changed(self, address: int, before: bytes, after: bytes, weak: frozenset[int]) -> "Cells":
+    def _changed(self, address: int, before: bytes, after: bytes, weak: tuple[int, ...]) -> "Cells":
         """The same with `after` where `before` is."""
         if before == after:
             return self if weak == self.weak_bits else Cells(self._pages, self.digest, weak)
@@ -219,25 +226,29 @@ class Cells:
 
     def completed(self, operation: Operation) -> "Cells":
         """The contents when the operation is done."""
-        weak = self.weak_bits - self._driven(operation) if self.weak_bits else self.weak_bits
+        weak = self.weak_bits
+        if driven := self._driven(operation):
+            weak = tuple(bit for bit in weak if bit not in driven)
         return self._changed(operation.address, operation.before, operation.after, weak)
 
     def torn(self, operation: Operation, tear: Tear) -> "Cells":
         """The contents when power goes during the operation."""
         outcome = _torn(operation.before, operation.after, operation.access_size, tear)
         # As in FlashMemory.power_lost: bits that were weak before stay so, and new ones join them.
-        new = frozenset(8 * operation.address + bit for bit in outcome.weak_bits)
-        weak = self.weak_bits | new
+        weak = self.weak_bits
+        if outcome.weak_bits:
+            new = {8 * operation.address + bit for bit in outcome.weak_bits}
+            weak = tuple(sorted(new.union(weak)))
         return self._changed(operation.address, operation.before, outcome.content, weak)
 
-    def _driven(self, operation: Operation) -> frozenset[int]:
+    def _driven(self, operation: Operation) -> set[int]:
         """Marginal bits that the operation gives a firm level."""
         data, address = operation.data, operation.address
-        return frozenset(
+        return {
             bit
-            for bit in self.weak_bits
-            if 0 <= (index := bit // 8 - address) < len(data) and not data[index] >> bit % 8 & 1
-        )
+            for bit in self._weak_in(address, len(data))
+            if not data[bit // 8 - address] >> bit % 8 & 1
+        }
 
 
 @lru_cache(maxsize=_TORN_CACHE)
@@ -259,7 +270,7 @@ class Contents:
         return cls(Cells.erased(), Cells.erased())
 
     @property
-    def key(self) -> tuple[tuple[int, frozenset[int]], tuple[int, frozenset[int]]]:
+    def key(self) -> tuple[tuple[int, tuple[int, ...]], tuple[int, tuple[int, ...]]]:
         """Equal for equal contents."""
         return self.nor.key, self.internal.key
 
@@ -304,7 +315,9 @@ class FlashPair:
         on_access: called at every call of a driver.
     """
 
-    def __init__(self, contents: Contents, reading: Reading = Reading.STORED, seed: int = 0) -> None:
+    def __init__(
+        self, contents: Contents, reading: Reading = Reading.STORED, seed: int = 0
+    ) -> None:
         self.contents = contents
         self.trace: list[Traced] = []
         self.before_operation: Callable[[Operation], None] | None = None
@@ -368,7 +381,7 @@ class _Device:
 
 
 class NorDevice(_Device):
-    """The SPI NOR flash as its driver offers it: pages of 256 bytes, the largest erases that fit."""
+    """The SPI NOR flash as its driver offers it: pages of 256 bytes, the largest fitting erases."""
 
     flash = FlashName.NOR
     geometry = w25q32jv.GEOMETRY
@@ -393,9 +406,7 @@ class NorDevice(_Device):
         end = address + length
         while address < end:
             size = next(
-                size
-                for size in self._erase_sizes
-                if address % size == 0 and address + size <= end
+                size for size in self._erase_sizes if address % size == 0 and address + size <= end
             )
             self._pair.perform(self.flash, OperationKind.ERASE, address, bytes(size), size)
             address += size
@@ -418,9 +429,7 @@ class InternalDevice(_Device):
         filled += _erased(-len(filled) % _WORD)
         for position in range(0, len(filled), stm32f405_flash.BURST_SIZE):
             burst = filled[position : position + stm32f405_flash.BURST_SIZE]
-            self._pair.perform(
-                self.flash, OperationKind.PROGRAM, start + position, burst, _WORD
-            )
+            self._pair.perform(self.flash, OperationKind.PROGRAM, start + position, burst, _WORD)
 
     def erase(self, address: int, length: int) -> None:
         """Set whole sectors to 0xFF; FlashError when the range is not made of sectors."""

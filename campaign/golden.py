@@ -132,9 +132,7 @@ def run_golden(scenario: Scenario, loader: LoaderFactory) -> Golden:
             trace, contents = tuple(flash.trace), flash.contents
         if problem is not None:
             return Golden(scenario, tuple(steps), problem, step.name, failed_boot)
-        steps.append(
-            GoldenStep(number, step, operations, start, trace, contents, failed_boot)
-        )
+        steps.append(GoldenStep(number, step, operations, start, trace, contents, failed_boot))
         operations += len(trace)
     return Golden(scenario, tuple(steps))
 

@@ -1,4 +1,4 @@
-"""The images of a campaign: small, so that all of flash fits into a few pages, and all different."""
+"""The images of a campaign: small, so that they fit into a few pages of flash, all different."""
 
 import random
 import struct

@@ -7,8 +7,11 @@ and again never repeat. What a boot depends on does. The normal form leaves out:
   by which slots are chosen in turn;
 - where in its area the newest record stands, as long as `ROOM` more fit behind it (the scenario
   `journal-wrap` comes by the end of both areas);
-- all other good records but the newest of each area;
+- which of the areas is which;
+- of the area with the newest record, all other good records; of the other one, all but its newest
+  record, and where that stands;
 - the bytes of what is no good record, and of a slot that holds no known image;
+- where marginal bits are: it keeps what both extreme readings (`Reading`) make of the contents;
 - by how much the error counts of slots differ: it keeps their order.
 
 A loader may depend on more than that. So nothing is left out for the first cut, and of the states
@@ -18,11 +21,12 @@ that count as seen already every Nth is booted nevertheless: it must go as its l
 
 from collections.abc import Hashable, Iterable
 from functools import lru_cache
+from typing import NamedTuple
 
 from bootloader_model.boot_record import MAX_SLOTS, RECORD_SIZE, check_record, record_sequence
 from bootloader_model.journal import MAX_RECORDS, is_newer
 from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS
-from campaign.flash import Cells, Contents, Reading
+from campaign.flash import Contents, Reading
 from campaign.images import Image
 
 ROOM = 8
@@ -48,52 +52,53 @@ def normal_form(contents: Contents, images: Iterable[Image]) -> Hashable:
     # What marginal bits may read as decides what a boot does, not where they are.
     readings = (Reading.STORED, Reading.FLIPPED) if contents.is_weak else (Reading.STORED,)
     known = tuple(images)
-    return tuple(_as_read(contents, known, reading) for reading in readings)
+    forms = dict.fromkeys(_as_read(contents, known, reading) for reading in readings)
+    return tuple(forms)
 
 
 def _as_read(contents: Contents, images: tuple[Image, ...], reading: Reading) -> Hashable:
-    def read(cells: Cells, offset: int, size: int) -> bytes:
-        return cells.read(offset, size, reading.bits(0)) if cells.weak_bits else cells.stored(
-            offset, size
-        )
-
+    bits = reading.bits(0)
+    size = max(len(image.data) for image in images)
     slots = []
     for partition in _APPLICATIONS:
-        cells = contents.of(partition.flash)
-        slots.append(
-            tuple(
-                image.name
-                for image in images
-                if read(cells, partition.offset, len(image.data)) == image.data
-            )
-        )
-    areas = [
-        _area(read(contents.of(partition.flash), partition.offset, partition.size))
+        content = contents.of(partition.flash).read(partition.offset, size, bits)
+        slots.append(tuple(image.name for image in images if content.startswith(image.data)))
+    first, second = (
+        _area(contents.of(partition.flash).read(partition.offset, partition.size, bits))
         for partition in _AREAS
-    ]
-    (first, first_seq), (second, second_seq) = areas
-    is_first_newest = first_seq is not None and (
-        second_seq is None or is_newer(first_seq, second_seq)
     )
-    return tuple(slots), first, second, is_first_newest
+    if second is not None and (first is None or is_newer(second.seq, first.seq)):
+        first, second = second, first
+    # The older area is erased before it is used again. What counts is what it would fall back to.
+    return tuple(slots), first and first.form, second and second.record
 
 
-def _area(content: bytes) -> tuple[Hashable, int | None]:
-    """An area's normal form, and the sequence number of its newest record."""
+class _Area(NamedTuple):
+    """An area with a good record: its newest, and the form it has if that is the newest of all."""
+
+    seq: int
+    record: Hashable
+    form: Hashable
+
+
+@lru_cache(maxsize=1 << 12)
+def _area(content: bytes) -> _Area | None:
+    """An area's normal form; None when it holds no good record."""
     newest: int | None = None
-    place, record, is_clean, bad_before = 0, b"", True, False
+    place, record, is_clean, is_all_good = 0, b"", True, True
     records = [content[i : i + RECORD_SIZE] for i in range(0, len(content), RECORD_SIZE)]
     for number, raw in enumerate(records):
         seq = _sequence(raw)
         if seq is not None and (newest is None or is_newer(seq, newest)):
-            newest, place, record, is_clean = seq, number, raw, not bad_before
+            newest, place, record, is_clean = seq, number, raw, is_all_good
         else:
-            bad_before = True
+            is_all_good = False
     if newest is None:
-        return content.count(0xFF) == len(content), None
+        return None
     room = MAX_RECORDS - 1 - place
     is_next_erased = room == 0 or records[place + 1] == _ERASED
-    return (_without_counts(record), min(room, ROOM), is_clean, is_next_erased), newest
+    kept, turn = _without_counts(record)
+    return _Area(newest, kept, (kept, turn, min(room, ROOM), is_clean, is_next_erased))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -103,7 +108,7 @@ def _sequence(raw: bytes) -> int | None:
 
 
 @lru_cache(maxsize=1 << 16)
-def _without_counts(raw: bytes) -> Hashable:
+def _without_counts(raw: bytes) -> tuple[bytes, int]:
     record = bytearray(raw)
     slots = raw[12]
     turn = int.from_bytes(raw[_SEQ], "little") % slots

@@ -61,7 +61,7 @@ class RealFlash:
         }
         for flash, memory in self._memories.items():
             memory.storage[:] = _image_of(contents.of(flash), len(memory.storage))
-            memory.weak_bits |= contents.of(flash).weak_bits
+            memory.weak_bits.update(contents.of(flash).weak_bits)
             memory.weak_rng = reading.bits(seed)
         self.nor = NorFlashDriver(models.nor, self._wait)
         self.internal = InternalFlashDriver(models.internal_flash, self._wait)
@@ -103,7 +103,7 @@ class RealFlash:
                     f"{flash.value} 0x{address:06x} holds 0x{stored[address]:02x} on the board,"
                     f" computed 0x{wanted[address]:02x}"
                 )
-            if memory.weak_bits != cells.weak_bits:
+            if memory.weak_bits != set(cells.weak_bits):
                 return f"{flash.value} has other marginal bits on the board than computed"
         return None
 

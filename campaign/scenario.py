@@ -276,11 +276,12 @@ SCENARIOS = (
         (
             _POWER_ON,
             *take_update(NEW, OLD, commit_timeout_s=0)[:2],
-            Step("first start", Start(), rolled_back(NEW, OLD), either(NEW, OLD),
-                 committed(NEW, OLD)),
+            Step(
+                "first start", Start(), rolled_back(NEW, OLD), either(NEW, OLD), committed(NEW, OLD)
+            ),
             commit(NEW, OLD)[1],
         ),
-    ),  # fmt: skip
+    ),
     Scenario(
         "update-timeout",
         "An update is never committed: its timer runs out",
@@ -317,5 +318,7 @@ SCENARIOS = (
             *commit(NEXT, OLD),
         ),
     ),
-    Scenario("journal-wrap", "More than 64 records: both areas are used up, one in a swap", _wrap()),
+    Scenario(
+        "journal-wrap", "More than 64 records: both areas are used up, one in a swap", _wrap()
+    ),
 )
