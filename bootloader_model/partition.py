@@ -7,7 +7,6 @@ from operator import attrgetter
 from bootloader_model.layout import FlashName, Layout, Partition
 from platforms.flash import FlashDevice, FlashError
 
-
 _end_of = attrgetter("end")
 
 

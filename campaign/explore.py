@@ -52,7 +52,6 @@ class Settings:
         depth: how often the power may go in one story; None = until no new state appears.
         seed: chooses among the outcomes of torn operations.
         check_every: every so many states are made for real as well; 0 = none.
-        find_all: go on in states behind a failure; never needed for a verdict.
     """
 
     depth: int | None = 1

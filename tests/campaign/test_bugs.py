@@ -7,13 +7,25 @@ import pytest
 from bootloader_model.loader import MosLoader
 from bootloader_model.protocol import Loader
 from campaign.explore import Explorer, Result, Settings, story_nodes
-from campaign.images import PROBE
+from campaign.images import NEW, OLD, PROBE
 from campaign.judge import Kind, judge
-from campaign.scenario import SCENARIOS, Scenario
+from campaign.scenario import SCENARIOS, Boot, Call, Scenario, steady, take_update
 from campaign.story import Story
+from platforms.devices.reset_cause import ResetCause
 from tests.campaign import bugs
 
 Bug = Callable[[], Loader]
+
+# "Last read" is not "newest" once the journal has come back to its first area.
+OVER_THE_WRAP = Scenario(
+    "over-the-wrap",
+    "An update when both areas have been filled",
+    (
+        steady("power-on", Boot(ResetCause.POWER_ON), OLD),
+        steady("fill", Call("OTA.SetBootState", {"commit_timeout": 60}, times=66), OLD),
+        *take_update(NEW, OLD),
+    ),
+)
 
 BUGS: tuple[tuple[Bug, str, Kind], ...] = (
     (bugs.record_before_copy, "update-watchdog", Kind.BRICK),
@@ -27,7 +39,7 @@ BUGS: tuple[tuple[Bug, str, Kind], ...] = (
     (bugs.commit_ignored, "update-commit", Kind.COMMIT_LOST),
     (bugs.copy_not_erased, "update-commit", Kind.MARGINAL_IMAGE),
     (bugs.torn_record_accepted, "update-commit", Kind.BRICK),
-    (bugs.sequence_not_compared, "journal-wrap", Kind.UPDATE_LOST),
+    (bugs.sequence_not_compared, "over-the-wrap", Kind.UPDATE_LOST),
     (bugs.newest_erased_first, "update-commit", Kind.UPDATE_LOST),
     (bugs.marginal_record_trusted, "update-commit", Kind.COMMIT_LOST),
     (bugs.NoWatchdog, "update-commit", Kind.NO_WATCHDOG),
@@ -40,7 +52,7 @@ BUGS: tuple[tuple[Bug, str, Kind], ...] = (
 
 
 def scenario(name: str) -> Scenario:
-    return next(known for known in SCENARIOS if known.name == name)
+    return next(known for known in (*SCENARIOS, OVER_THE_WRAP) if known.name == name)
 
 
 def explore(loader: Bug, name: str, depth: int | None = 1) -> Result:
