@@ -4,7 +4,7 @@ import importlib
 import json
 import shlex
 import sys
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -14,6 +14,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -151,45 +152,43 @@ def _find_scenario(name: str) -> Scenario:
 
 def _run(scenarios: list[Scenario], loader: LoaderFactory, settings: Settings) -> list[Result]:
     results = []
-    with ExitStack() as stack:
-        progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("states {task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
-        stack.enter_context(progress)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("states {task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with progress:
         for scenario in scenarios:
-            task = progress.add_task(scenario.name, rate="", total=None)
-
-            def show(result: Result, waiting: int, task_id: int = task) -> None:
-                speed = progress.tasks[task_id].speed
-                # What waits is all that is left of this depth; deeper states may still appear.
-                progress.update(
-                    progress.tasks[task_id].id,
-                    completed=result.states,
-                    total=result.states + waiting,
-                    rate="" if speed is None else f"{speed:,.0f}/s",
-                )
-
+            task_id = progress.add_task(scenario.name, rate="", total=None)
+            show = partial(_show, progress, task_id)
             results.append(Explorer(scenario, loader, settings, show).run())
-            progress.remove_task(task)
-            progress.console.print(scenario_line(results[-1]), highlight=False)
+            progress.remove_task(task_id)
+            click.echo(scenario_line(results[-1]))
             if results[-1].is_interrupted:
                 break
     return results
 
 
+def _show(progress: Progress, task_id: TaskID, result: Result, waiting: int) -> None:
+    speed = next(task.speed for task in progress.tasks if task.id == task_id)
+    # What waits is all that is left of this depth; deeper states may still appear.
+    progress.update(
+        task_id,
+        completed=result.states,
+        total=result.states + waiting,
+        rate="" if speed is None else f"{speed:,.0f}/s",
+    )
+
+
 def _tell(
     results: list[Result], loader_name: str | None, seed: int, json_lines: TextIO | None
 ) -> None:
-    for result in results:
-        click.echo(scenario_line(result))
     for line in summary_lines(results):
         click.echo(line)
     for result in results:

@@ -20,13 +20,13 @@ def run(*arguments: str) -> Result:
 
 def test_a_proven_scenario_exits_with_0_and_says_how_far_it_was_looked(tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
-    result = run("snapshot", "--check-every", "100", "--json-lines", str(file))
+    result = run("snapshot", "revert", "--check-every", "100", "--json-lines", str(file))
     assert result.exit_code == 0, result.output
     assert "proven for 1 cut" in result.output
     assert "cuts/s" in result.output
     assert "never taken: " in result.output
     told = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [line["event"] for line in told] == ["scenario"]
+    assert [line["event"] for line in told] == ["scenario"] * 2
     assert told[0]["proven"]
     assert told[0]["checked"] > 0
 
