@@ -16,14 +16,21 @@ them when it is made with `strict_original=True`:
   had just begun an area, that other one holds the newest good record, and a power cut then loses
   the boot state altogether. By default the second try goes to the area that does not hold the
   newest good record, whichever failed.
+- A record whose write was cut short may have marginal cells, and read as bad today and as good
+  tomorrow. It has the number that the next record gets. By default it is blotted out (all its bits
+  cleared, which needs no erase) before that one is written elsewhere, and the newest record is
+  programmed once more, on top of itself, before the area of the older ones is erased. The loader
+  copies the newest record after every loss of power, so that nothing rests on a marginal one.
 - Sequence numbers are compared as plain numbers, so that after 0xFFFFFFFF nothing is ever newer. By
   default they are compared as serial numbers (RFC 1982): newer is what is less than half the range
   ahead. The flash wears out long before that matters; a record made up by hand may start there.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 
 from bootloader_model.boot_record import (
     RECORD_SIZE,
@@ -41,9 +48,11 @@ from platforms.flash import ERASED_BYTE, FlashError
 MAX_RECORDS = 32
 """Records in one area before writing goes on in the other."""
 
+_CACHED = 4096  # places; a journal is gone through at every boot and hardly changes between two
 _SEQUENCE_RANGE = 1 << 32
 _FIRST_SEQUENCE = 1
 _ERASED_RECORD = bytes([ERASED_BYTE]) * RECORD_SIZE
+_BLOTTED_RECORD = bytes(RECORD_SIZE)
 
 
 class RecordStatus(Enum):
@@ -201,6 +210,7 @@ def scan_areas(areas: Sequence[tuple[str, bytes]], *, strict_original: bool = Fa
     return ScanResult(tuple(scans), winner)
 
 
+@lru_cache(maxsize=_CACHED)
 def _scan_place(offset: int, raw: bytes, best: int | None, *, strict_original: bool) -> ScanEntry:
     error = check_record(raw)
     if error is not None:
@@ -258,6 +268,8 @@ class Journal:
         record = build_record(state)
         attempts: list[str] = []
         area, offset = self._next_place()
+        if self._newest is not None and area != self._newest.area and not self._strict:
+            self._prepare_to_leave(self._newest)
         for number, start in ((area, offset), (self._second_choice(area), 0)):
             problem = self._write(number, start, record)
             if problem is None:
@@ -294,6 +306,21 @@ class Journal:
         if self._is_clean and partition.read(offset, RECORD_SIZE) == _ERASED_RECORD:
             return area, offset
         return 1 - area, 0
+
+    def _prepare_to_leave(self, newest: Winner) -> None:
+        """Make sure of the newest record before the area with the older ones is erased.
+
+        What does not read as a record behind it never will. And programmed once more, its own
+        bits are firm, should they have been marginal.
+        """
+        partition = self._areas[newest.area]
+        # A device that refuses this refuses the next record, too, which is told then.
+        with suppress(FlashError):
+            for offset in range(newest.offset + RECORD_SIZE, partition.size, RECORD_SIZE):
+                found = partition.read(offset, RECORD_SIZE)
+                if found not in (_ERASED_RECORD, _BLOTTED_RECORD):
+                    partition.program(offset, _BLOTTED_RECORD)
+            partition.program(newest.offset, build_record(newest.state))
 
     def _second_choice(self, failed: int) -> int:
         if self._strict or self._newest is None:

@@ -35,11 +35,13 @@ from bootloader_model.protocol import BootTarget, LoaderHardware
 from bootloader_model.provisioning import default_state
 from bootloader_model.slot_access import CopyError, SlotAccess
 from platforms.clock import NS_PER_MS, NS_PER_S
+from platforms.devices.reset_cause import ResetCause
 from platforms.errors import OtasimError
 from platforms.flash import FlashError
 
 DEFAULT_WATCHDOG_TIMEOUT_S = 10
 
+_POWER_LOSSES = (ResetCause.POWER_ON, ResetCause.BROWN_OUT)
 _SPIN_NS = 100 * NS_PER_MS
 # The watchdog's oscillator may run at half its nominal speed (DS8626: 17 to 47 kHz, 32 typical).
 _SPIN_LIMIT_FACTOR = 3
@@ -122,6 +124,20 @@ class _BootRun:
             f"reset cause {cause}; state seq {state.seq} in {result.winner.location}:"
             f" {describe_state(state)}"
         )
+        if self._hardware.reset_cause in _POWER_LOSSES and not self._settings.strict_original:
+            self._make_firm(state)
+
+    def _make_firm(self, state: BootState) -> None:
+        """Write the state anew: power may have gone in the midst of its record, or of the next.
+
+        Marginal cells may read as a good record in this boot and as a bad one in the next, and an
+        update that ran as committed would be gone. A copy holds. Where it cannot be written, the
+        board boots as well as it can.
+        """
+        try:
+            self._write(state)
+        except JournalWriteError as error:
+            self._log(str(error))
 
     def _decide(self) -> Plan:
         while True:

@@ -1,7 +1,13 @@
 """A partition of a flash memory, opened: the same operations, with addresses of its own."""
 
+from bisect import bisect_right
+from itertools import islice
+from operator import attrgetter
+
 from bootloader_model.layout import FlashName, Layout, Partition
 from platforms.flash import FlashDevice, FlashError
+
+_end_of = attrgetter("end")
 
 
 class OpenPartition:
@@ -45,9 +51,10 @@ class OpenPartition:
         """
         start = self._partition.offset
         runs: list[tuple[int, int]] = []
-        for sector in self._device.geometry.sectors:
-            if sector.end <= start or sector.address >= start + length:
-                continue
+        sectors = self._device.geometry.sectors
+        for sector in islice(sectors, bisect_right(sectors, start, key=_end_of), None):
+            if sector.address >= start + length:
+                break
             offset = sector.address - start
             if runs and sector.address % largest and sum(runs[-1]) == offset:
                 runs[-1] = (runs[-1][0], runs[-1][1] + sector.size)

@@ -29,6 +29,7 @@ _COMMANDS = {
     "call": "Call an RPC method of a board.",
     "state": "Show the boot state in a flash image.",
     "bundle": "Make, sign, show or check a firmware bundle.",
+    "campaign": "Prove that no power cut bricks a boot loader, or show the one that does.",
     "doctor": "Say what is there and how to get what is not.",
 }
 

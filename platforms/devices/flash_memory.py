@@ -12,6 +12,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from platforms.clock import Clock, ClockEvent
 from platforms.devices.torn import TornShape, torn_series
@@ -85,6 +86,14 @@ ChangeListener = Callable[[int, int], None]
 Interceptor = Callable[[FlashOperation, Moment], None]
 
 
+class BitSource(Protocol):
+    """Where readings of weak bits come from; `random.Random` is one."""
+
+    def getrandbits(self, k: int, /) -> int:
+        """So many bits."""
+        ...
+
+
 @dataclass(slots=True)
 class _InProgress:
     operation: FlashOperation
@@ -110,6 +119,7 @@ class FlashMemory:
         on_operation: called with each operation when it begins.
         on_change: called with (address, length) whenever bytes of the array have changed, so that
             whoever keeps a copy can refresh it.
+        weak_rng: where the readings of weak bits are drawn from.
         interceptor: called with each operation and a Moment; it may raise, and it may tear the
             operation. This is where fault campaigns take hold.
     """
@@ -136,6 +146,7 @@ class FlashMemory:
         counts = bytearray(WEAR_COUNT_SIZE * len(geometry.sectors)) if wear is None else wear
         self.wear = memoryview(counts).cast("I")
         self.weak_bits: set[int] = set()
+        self.weak_rng: BitSource = _generator(0)
         self.on_operation: list[OperationListener] = []
         self.on_change: list[ChangeListener] = []
         self.interceptor: Interceptor | None = None
@@ -143,7 +154,6 @@ class FlashMemory:
         self._next_number = 0
         self._busy_until_ns = 0
         self._in_progress: _InProgress | None = None
-        self._weak_rng = _generator(0)
         self._sector_starts = [sector.address for sector in geometry.sectors]
 
     @property
@@ -258,7 +268,7 @@ class FlashMemory:
             if shape is not TornShape.COMPLETE:
                 self.weak_bits |= in_progress.weak_before
             self.weak_bits |= {8 * operation.address + bit for bit in outcome.weak_bits}
-            self._weak_rng = rng
+            self.weak_rng = rng
             self._notify_change(operation)
 
     def _announce(
@@ -329,7 +339,7 @@ class FlashMemory:
         # Sorted, because the order of a set must not decide which bit gets which draw.
         for bit_address in sorted(self.weak_bits):
             index = bit_address // 8 - address
-            if 0 <= index < len(drawn) and self._weak_rng.getrandbits(1):
+            if 0 <= index < len(drawn) and self.weak_rng.getrandbits(1):
                 drawn[index] ^= 1 << (bit_address % 8)
         return bytes(drawn)
 

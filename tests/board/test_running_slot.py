@@ -127,7 +127,7 @@ def test_what_runs_is_told_by_where_it_was_started(engine: str, strict: bool) ->
         board.run(3)
         assert (board.slot, board.version) == (0, "1.0")
         assert board.boot_state is not None
-        assert board.boot_state.seq == (1 if strict else 5)
+        assert board.boot_state.seq == (1 if strict else 6)
 
 
 def test_a_loader_that_knows_no_boot_state_is_believed(engine: str) -> None:

@@ -109,7 +109,13 @@ class FakeFlash:
         before = bytes(self.cells[address : address + len(data)])
         if not self.allow_overwrite:
             for offset, (cell, byte) in enumerate(zip(before, data, strict=True)):
-                is_writeable = 0xFF in (byte, cell) or address + offset in self.broken
+                # Without an erase all bits can be cleared (records are blotted out), and the
+                # same ones once more (the newest record is made firm).
+                is_writeable = (
+                    0xFF in (byte, cell)
+                    or byte in (0, cell)
+                    or address + offset in self.broken.keys() | {bit // 8 for bit in self.weak}
+                )
                 assert is_writeable, f"not erased: 0x{address + offset:x}"
         after = _bits(before) & _bits(data)
         self._finish("program", address, before, after.to_bytes(len(data), "little"))

@@ -1,5 +1,7 @@
 """The shipped loader on a small board: what it starts, what it writes, and what it says."""
 
+from dataclasses import replace
+
 import pytest
 
 from bootloader_model.boot_state import NO_SLOT, BootFlag, BootState
@@ -50,11 +52,31 @@ def test_a_fresh_board_starts_its_application() -> None:
     ]
 
 
-def test_an_ordinary_boot_writes_nothing() -> None:
+@pytest.mark.parametrize("cause", [ResetCause.PIN, ResetCause.SOFTWARE, ResetCause.WATCHDOG])
+def test_an_ordinary_boot_writes_nothing(cause: ResetCause) -> None:
     board = board_with()
     before = board.power.operations
-    board.boot()
+    board.boot(cause)
     assert board.power.operations == before
+
+
+@pytest.mark.parametrize("cause", [ResetCause.POWER_ON, ResetCause.BROWN_OUT])
+def test_after_a_loss_of_power_nothing_rests_on_a_record_that_may_be_marginal(
+    cause: ResetCause,
+) -> None:
+    board = board_with()
+    before = board.state()
+    board.boot(cause)
+    assert board.state() == replace(before, seq=before.seq + 1)
+    assert board.hardware.reasons == ["boot-active"]
+
+
+def test_a_flash_that_takes_no_record_after_a_loss_of_power_still_boots() -> None:
+    board = board_with()
+    board.nor.is_protected = True
+    board.boot(ResetCause.POWER_ON)
+    assert board.running_image(len(OLD)) == OLD
+    assert says(board, "the boot state cannot be written")
 
 
 def test_the_watchdog_runs_from_the_first_moment_and_is_handed_over_fresh() -> None:
@@ -100,7 +122,7 @@ def test_a_reset_without_commit_brings_the_old_firmware_back() -> None:
     assert board.hardware.reasons == ["rollback-uncommitted", "swap-without-backup"]
     assert says(
         board,
-        "reset cause watchdog; state seq 4 in bcfg0+0x0300: active 0, revert 2, not committed",
+        "reset cause watchdog; state seq 5 in bcfg0+0x0400: active 0, revert 2, not committed",
         "boot: no commit before this reset: rolling back to slot 2",
         "boot: starting slot 0: sample 1.0",
     )
@@ -244,7 +266,7 @@ def test_a_copy_that_fails_once_is_tried_again() -> None:
             board.nor.broken = {}
 
     board.power.on_operation.append(heal)
-    board.boot()
+    board.boot(ResetCause.SOFTWARE)
     assert board.hardware.reasons == ["first-boot", "swap-with-backup"] * 2
     assert board.running_image(len(NEW)) == NEW
     assert board.state().slots[2].state.err_count == 1

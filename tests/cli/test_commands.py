@@ -59,10 +59,10 @@ def test_demo_tells_its_stories() -> None:
 def test_state_shows_which_record_wins_and_why(state_directory: Path) -> None:
     done = otasim("state", state_directory)
     assert done.returncode == 0
-    assert "bcfg0+0x0400 wins: seq 5 is the newest of 5 good records" in done.stdout
+    assert "bcfg0+0x0500 wins: seq 6 is the newest of 6 good records" in done.stdout
     assert "slot 2 appT" in done.stdout
     told = json.loads(otasim("state", state_directory, "--json").stdout)
-    assert told["winner"]["seq"] == 5
+    assert told["winner"]["seq"] == 6
     assert (told["winner"]["revert_slot"], told["winner"]["is_committed"]) == (2, False)
     assert told["winner"]["commit_timeout"] == 300
 
@@ -177,7 +177,7 @@ def test_state_says_when_the_original_loader_sees_another_record(state_directory
     content[0x100 + 20] ^= 1
     nor.write_bytes(content)
     done = otasim("state", state_directory)
-    assert "bcfg0+0x0400 wins" in done.stdout
+    assert "bcfg0+0x0500 wins" in done.stdout
     assert "for a device with the original loader, bcfg0+0x0000 wins" in done.stdout
     strict = otasim("state", state_directory, "--strict-original")
     assert "bcfg0+0x0000 wins" in strict.stdout

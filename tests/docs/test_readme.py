@@ -2,11 +2,18 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from campaign.explore import Explorer, Settings
+from campaign.judge import Kind
+from campaign.scenario import SCENARIOS
 from otasim.bundle_server import BundleServer
 from tests.host.test_tools import CELLS
+
+if TYPE_CHECKING:
+    from campaign.boot import LoaderFactory
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -43,3 +50,13 @@ def test_an_example_does_what_it_says(name: str) -> None:
     assert callable(example)
     with BundleServer() as server:
         example(server.publish_sample("sample-2.0"))
+
+
+def test_the_boot_loader_of_the_readme_is_caught_as_it_says() -> None:
+    code = next(code for code in EXAMPLES if "class MyLoader" in code)
+    namespace: dict[str, object] = {}
+    exec(compile(code, str(README), "exec"), namespace)  # noqa: S102 - our own README
+    loader = cast("LoaderFactory", namespace["MyLoader"])
+    scenario = next(known for known in SCENARIOS if known.name == "update-commit")
+    result = Explorer(scenario, loader, Settings(depth=1)).run()
+    assert Kind.WAY_BACK_LOST in result.failures

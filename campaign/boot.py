@@ -1,0 +1,227 @@
+"""One boot of a loader on campaign flash, bounded: whatever the loader does, it ends."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from bootloader_model.protocol import BootTarget, Loader
+from campaign.flash import Contents, FlashPair, Operation, Reading, Tear, Traced
+from platforms.clock import NS_PER_S
+from platforms.devices.reset_cause import ResetCause
+from platforms.flash import FlashDevice
+from platforms.machine import ResetAsserted
+
+LoaderFactory = Callable[[], Loader]
+
+# A boot of the shipped loader makes about a hundred calls with the small images of a campaign.
+_MOST_CALLS = 20_000
+_LONGEST_WAIT_NS = 600 * NS_PER_S
+
+
+class Ending(Enum):
+    """How a boot ended; the value is the name in reports."""
+
+    STARTED = "started an application"
+    WATCHDOG = "reset by the watchdog"
+    HUNG = "does not end"
+    RAISED = "raised an exception"
+    CUT = "power cut"
+
+
+class PowerCut(ResetAsserted):
+    """The supply is gone. As on a real board, not for the loader to catch."""
+
+
+class _WatchdogBite(ResetAsserted):
+    """The watchdog was not fed in time."""
+
+
+class _Endless(ResetAsserted):
+    """The loader has done more than any boot needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision that the loader put on record."""
+
+    reason: str
+    details: dict[str, int | str]
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{name} {value}" for name, value in self.details.items())
+        return f"{self.reason} ({told})" if told else self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class BootRun:
+    """What happened in one boot.
+
+    Attributes:
+        ending: how it ended.
+        target: what was started; None when nothing was.
+        trace: the flash operations, with the contents before each.
+        contents: what the flash holds afterwards.
+        decisions: what the loader decided.
+        log: what it said on the console.
+        problem: what it raised, or what else is wrong; empty when nothing is.
+        has_watchdog: whether the watchdog runs when the application takes over.
+    """
+
+    ending: Ending
+    target: BootTarget | None
+    trace: tuple[Traced, ...]
+    contents: Contents
+    decisions: tuple[Decided, ...]
+    log: str
+    problem: str
+    has_watchdog: bool
+
+
+class Hardware:
+    """What a loader sees of the board; time passes only where it waits.
+
+    Args:
+        nor: the SPI NOR flash.
+        internal_flash: the internal flash.
+        reset_cause: what led to this boot.
+    """
+
+    def __init__(
+        self, nor: FlashDevice, internal_flash: FlashDevice, reset_cause: ResetCause
+    ) -> None:
+        self._nor = nor
+        self._internal_flash = internal_flash
+        self._cause = reset_cause
+        self._calls = 0
+        self._unfed_ns = 0
+        self._waited_ns = 0
+        self._timeout_ns: int | None = None
+        self._ended: ResetAsserted | None = None
+        self.text: list[str] = []
+        self.decisions: list[Decided] = []
+
+    @property
+    def nor(self) -> FlashDevice:
+        """The SPI NOR flash."""
+        return self._nor
+
+    @property
+    def internal_flash(self) -> FlashDevice:
+        """The internal flash."""
+        return self._internal_flash
+
+    @property
+    def reset_cause(self) -> ResetCause:
+        """What led to this boot."""
+        return self._cause
+
+    @property
+    def has_watchdog(self) -> bool:
+        """Whether the watchdog has been started."""
+        return self._timeout_ns is not None
+
+    def start_watchdog(self, timeout_s: float) -> None:
+        """Start the independent watchdog."""
+        self.count_call()
+        self._timeout_ns = int(timeout_s * NS_PER_S)
+        self._unfed_ns = 0
+
+    def feed_watchdog(self) -> None:
+        """Give the watchdog its full time again."""
+        self.count_call()
+        self._unfed_ns = 0
+
+    def log(self, text: str) -> None:
+        """Console text."""
+        self.count_call()
+        self.text.append(text)
+
+    def wait(self, duration_ns: int) -> None:
+        """Let virtual time pass."""
+        self.count_call()
+        self._unfed_ns += duration_ns
+        self._waited_ns += duration_ns
+        if self._timeout_ns is not None and self._unfed_ns > self._timeout_ns:
+            self.end(_WatchdogBite())
+        if self._waited_ns > _LONGEST_WAIT_NS:
+            self.end(_Endless())
+
+    def record_decision(self, reason: str, **details: int | str) -> None:
+        """Put a decision on record."""
+        self.count_call()
+        self.decisions.append(Decided(reason, details))
+
+    def count_call(self) -> None:
+        """One more call of anything. A processor without power or in reset makes no more."""
+        if self._ended is not None:
+            raise self._ended
+        self._calls += 1
+        if self._calls > _MOST_CALLS:
+            self.end(_Endless())
+
+    def end(self, why: ResetAsserted) -> None:
+        """Take control from the loader, for good."""
+        self._ended = why
+        raise why
+
+
+def run_boot(
+    loader: Loader,
+    contents: Contents,
+    *,
+    cause: ResetCause = ResetCause.POWER_ON,
+    reading: Reading = Reading.STORED,
+    seed: int = 0,
+    cut: tuple[int, Tear | None] | None = None,
+) -> BootRun:
+    """Boot a board.
+
+    Args:
+        loader: the boot loader; for each boot a new one.
+        contents: what the flash holds.
+        cause: what led to this boot.
+        reading: how marginal bits read.
+        seed: for Reading.RANDOM.
+        cut: the power goes at this operation of the boot, counted from 0: torn as given, or before
+            it begins when that is None. None = no cut.
+    """
+    flash = FlashPair(contents, reading, seed)
+    hardware = Hardware(flash.nor, flash.internal, cause)
+    flash.on_access = hardware.count_call
+
+    def cut_power(operation: Operation) -> None:
+        if cut is not None and len(flash.trace) == cut[0]:
+            if cut[1] is not None:
+                flash.contents = flash.contents.torn(operation, cut[1])
+            hardware.end(PowerCut())
+
+    if cut is not None:
+        flash.before_operation = cut_power
+    ending, target, problem = carry_out(loader, hardware)
+    return BootRun(
+        ending,
+        target,
+        tuple(flash.trace),
+        flash.contents,
+        tuple(hardware.decisions),
+        "".join(hardware.text),
+        problem,
+        hardware.has_watchdog,
+    )
+
+
+def carry_out(loader: Loader, hardware: Hardware) -> tuple[Ending, BootTarget | None, str]:
+    """Run the loader to its end: how it ended, what it starts, and what is wrong."""
+    try:
+        target: object = loader.boot(hardware)
+    except _WatchdogBite:
+        return Ending.WATCHDOG, None, "the loader stopped feeding the watchdog"
+    except _Endless:
+        return Ending.HUNG, None, f"no end after {_MOST_CALLS:,} calls or 600 s of waiting"
+    except PowerCut:
+        return Ending.CUT, None, ""
+    except Exception as error:  # noqa: BLE001 - a user's loader may raise anything: a finding
+        return Ending.RAISED, None, f"{type(error).__name__}: {error}"
+    if not isinstance(target, BootTarget):
+        return Ending.RAISED, None, f"boot() returned {target!r}, expected a BootTarget"
+    return Ending.STARTED, target, ""

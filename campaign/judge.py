@@ -1,0 +1,171 @@
+"""The oracle: which image runs, whether it may, and whether the board still takes updates.
+
+It stands outside the loader and believes nothing it says. What runs is told by the exact bytes that
+lie where the loader sends the processor, and by the stack pointer and program counter it is sent
+with.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from bootloader_model.image_check import VECTOR_TABLE_HEAD_SIZE, VectorTableHead
+from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS, FLASH_BASE
+from campaign.application import Application, ApplicationError
+from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
+from campaign.flash import Contents, FlashPair
+from campaign.images import PROBE, Image
+from campaign.scenario import COMMIT_LOST, NOT_ROLLED_BACK, UPDATE_LOST, Expectation
+from platforms.clock import Clock
+from platforms.devices.reset_cause import ResetCause
+from platforms.errors import OtasimError
+
+
+class Kind(Enum):
+    """What is wrong; the value is the name in reports."""
+
+    BRICK = "brick"
+    """No application is started, however often the watchdog resets the board."""
+    HANG = "hang"
+    """The loader does not come to an end, and no watchdog ends it."""
+    RAISED = "loader-raised"
+    WRONG_IMAGE = "wrong-image"
+    """What is started is none of the images, but something torn or half-copied."""
+    WRONG_ENTRY = "wrong-entry"
+    """A good image is started with a stack pointer or program counter that is not its own."""
+    MARGINAL_IMAGE = "marginal-image"
+    """The image that is started has cells that read differently each time."""
+    NO_WATCHDOG = "no-watchdog"
+    """An application is started without a watchdog: one that hangs is never rolled back."""
+    COMMIT_LOST = COMMIT_LOST
+    NOT_ROLLED_BACK = NOT_ROLLED_BACK
+    UPDATE_LOST = UPDATE_LOST
+    """A complete update is dropped without having been started."""
+    WAY_BACK_LOST = "way-back-lost"
+    """The image to roll back to is in no slot any more."""
+    WRONG_VERSION = "wrong-version"
+    """An image runs that may not run at this point of the scenario."""
+    CANNOT_UPDATE = "cannot-update"
+    """The board runs and takes no update any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong, by name and in words."""
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a boot.
+
+    Attributes:
+        image: what runs; None when nothing that is known does.
+        problem: what is wrong; None when nothing is.
+    """
+
+    image: Image | None
+    problem: Problem | None
+
+
+_ENDINGS = {Ending.HUNG: Kind.HANG, Ending.RAISED: Kind.RAISED, Ending.WATCHDOG: Kind.BRICK}
+
+
+def judge(boot: BootRun, expectation: Expectation, images: Iterable[Image]) -> Verdict:
+    """Judge a boot that was not cut.
+
+    Args:
+        boot: the boot.
+        expectation: what may run.
+        images: all images that there are.
+    """
+    if boot.ending is not Ending.STARTED:
+        return Verdict(None, Problem(_ENDINGS[boot.ending], boot.problem))
+    image, problem = _what_runs(boot, images)
+    if problem is None and not boot.has_watchdog:
+        problem = Problem(Kind.NO_WATCHDOG, "the application is started without a watchdog")
+    if problem is None and image is not None and expectation.after(image) is None:
+        problem = _not_allowed(image, expectation, boot.contents)
+    return Verdict(image, problem)
+
+
+def _what_runs(boot: BootRun, images: Iterable[Image]) -> tuple[Image | None, Problem | None]:
+    target, cells = boot.target, boot.contents.internal
+    assert target is not None  # noqa: S101 - it was started
+    offset = target.vector_table - FLASH_BASE
+    for image in images:
+        size = len(image.data)
+        if offset < 0 or cells.stored(offset, size) != image.data:
+            continue
+        head = VectorTableHead.parse(image.data[:VECTOR_TABLE_HEAD_SIZE])
+        if (target.stack_pointer, target.program_counter) != (
+            head.stack_pointer,
+            head.reset_vector,
+        ):
+            return image, Problem(
+                Kind.WRONG_ENTRY,
+                f"image {image} is entered at 0x{target.program_counter:08x} with stack pointer"
+                f" 0x{target.stack_pointer:08x} instead of 0x{head.reset_vector:08x} with"
+                f" 0x{head.stack_pointer:08x}",
+            )
+        if cells.is_weak(offset, size):
+            return image, Problem(
+                Kind.MARGINAL_IMAGE, f"image {image} is started from cells that are marginal"
+            )
+        return image, None
+    return None, Problem(
+        Kind.WRONG_IMAGE, f"what is at 0x{target.vector_table:08x} is none of the images"
+    )
+
+
+def _not_allowed(image: Image, expectation: Expectation, contents: Contents) -> Problem:
+    name = dict(expectation.forbidden).get(image.name, Kind.WRONG_VERSION.value)
+    kind = Kind(name)
+    wanted = expectation.runs[0][0]
+    if kind is Kind.NOT_ROLLED_BACK and not is_in_a_slot(wanted, contents):
+        kind = Kind.WAY_BACK_LOST
+    return Problem(kind, f"image {image} runs, only {expectation.names()} may")
+
+
+def is_in_a_slot(image: Image, contents: Contents) -> bool:
+    """Whether any slot holds the whole image."""
+    for slot in DEFAULT_SLOTS:
+        partition = DEFAULT_LAYOUT.partition(slot.configuration.app_dev)
+        if contents.of(partition.flash).stored(partition.offset, len(image.data)) == image.data:
+            return True
+    return False
+
+
+def update_problem(loader: LoaderFactory, boot: BootRun) -> Problem | None:
+    """What keeps the board from taking an update after this boot; None when nothing does.
+
+    The application commits what runs if it has to, takes an update, which has to start, and commits
+    that one, which has to stay.
+    """
+    assert boot.target is not None  # noqa: S101 - it was started
+    flash = FlashPair(boot.contents)
+    vector_table = boot.target.vector_table
+    try:
+        application = Application(flash.nor, flash.internal, Clock(), vector_table)
+        application.start()
+        if not application.is_committed:
+            application.call("OTA.Commit")
+        application.update(PROBE, 60)
+        if (problem := _probe_problem(loader, flash, "does not start")) is not None:
+            return problem
+        application = Application(flash.nor, flash.internal, Clock(), vector_table)
+        application.start()
+        application.call("OTA.Commit")
+    except (ApplicationError, OtasimError) as error:
+        return Problem(Kind.CANNOT_UPDATE, str(error))
+    return _probe_problem(loader, flash, "does not stay when it is committed")
+
+
+def _probe_problem(loader: LoaderFactory, flash: FlashPair, what: str) -> Problem | None:
+    boot = run_boot(loader(), flash.contents, cause=ResetCause.SOFTWARE)
+    flash.contents = boot.contents
+    if boot.ending is Ending.STARTED and _what_runs(boot, (PROBE,)) == (PROBE, None):
+        return None
+    return Problem(Kind.CANNOT_UPDATE, f"the next update {what}: {boot.problem or 'another runs'}")

@@ -1,0 +1,177 @@
+"""The same cut for real: the board's flash models, through its drivers, compared byte for byte.
+
+A campaign computes what a cut leaves. Here it is made: the operation is begun on the chip model,
+the supply goes away in it, and the loader is run on the real drivers. Whatever differs is an error
+of the campaign, never a finding about the loader.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bootloader_model.layout import FlashName
+from bootloader_model.protocol import BootTarget
+from campaign.application import Application
+from campaign.boot import Ending, Hardware, LoaderFactory, PowerCut, carry_out
+from campaign.flash import PAGE_SIZE, Cells, Contents, Reading
+from campaign.golden import Golden, GoldenStep, perform
+from campaign.scenario import Boot
+from campaign.story import Cut
+from platforms import storage
+from platforms.clock import Clock
+from platforms.devices.flash_memory import FlashMemory, FlashOperation, Moment
+from platforms.devices.reset_cause import ResetCause
+from platforms.drivers.internal_flash import InternalFlashDriver
+from platforms.drivers.nor_flash import NorFlashDriver
+from platforms.errors import OtasimError
+from platforms.models import make_models
+
+
+class MismatchError(OtasimError):
+    """What was computed is not what the board's models do: trust nothing of this campaign.
+
+    Attributes:
+        story: identifier of the story in which it was seen.
+    """
+
+    def __init__(self, story: str, what: str) -> None:
+        super().__init__(
+            f"{story}: {what}. The campaign cannot be trusted; please report it with this line"
+        )
+        self.story = story
+
+
+class RealFlash:
+    """Both flash memories of a board as its models and drivers make them.
+
+    Args:
+        contents: what they hold.
+        reading: how marginal bits read.
+        seed: for Reading.RANDOM.
+    """
+
+    def __init__(
+        self, contents: Contents, reading: Reading = Reading.STORED, seed: int = 0
+    ) -> None:
+        cells = storage.in_memory()
+        self.clock = Clock()
+        models = make_models(self.clock, cells)
+        self._memories = {
+            FlashName.NOR: models.nor.memory,
+            FlashName.INTERNAL: models.internal_flash.memory,
+        }
+        for flash, memory in self._memories.items():
+            memory.storage[:] = _image_of(contents.of(flash), len(memory.storage))
+            memory.weak_bits.update(contents.of(flash).weak_bits)
+            memory.weak_rng = reading.bits(seed)
+        self.nor = NorFlashDriver(models.nor, self._wait)
+        self.internal = InternalFlashDriver(models.internal_flash, self._wait)
+
+    def cut_at(self, cut: Cut) -> None:
+        """Let the power go at this operation, counted over both memories from now on."""
+        begun = 0
+        is_off = False
+
+        def cut_power() -> None:
+            nonlocal is_off
+            is_off = True
+            raise PowerCut
+
+        def intercept(memory: FlashMemory, moment: Moment) -> None:
+            nonlocal begun
+            if is_off:  # a loader that catches everything goes on without a board
+                raise PowerCut
+            begun += moment is Moment.BEFORE
+            if begun - 1 != cut.operation:
+                return
+            tear = cut.tear
+            if moment is Moment.DURING and tear is not None:
+                memory.power_lost(tear.shape, tear.seed, tear.progress)
+                cut_power()
+            elif tear is None and moment is (Moment.AFTER if cut.is_after else Moment.BEFORE):
+                cut_power()
+
+        for memory in self._memories.values():
+            memory.interceptor = _bound(intercept, memory)
+
+    def difference(self, expected: Contents) -> str | None:
+        """Where these memories do not hold `expected`; None when they hold just that."""
+        for flash, memory in self._memories.items():
+            stored, cells = bytes(memory.storage), expected.of(flash)
+            if stored != (wanted := _image_of(cells, len(stored))):
+                address = next(i for i, byte in enumerate(stored) if byte != wanted[i])
+                return (
+                    f"{flash.value} 0x{address:06x} holds 0x{stored[address]:02x} on the board,"
+                    f" computed 0x{wanted[address]:02x}"
+                )
+            if memory.weak_bits != set(cells.weak_bits):
+                return f"{flash.value} has other marginal bits on the board than computed"
+        return None
+
+    def _wait(self, duration_ns: int) -> None:
+        self.clock.advance_to(self.clock.now_ns + duration_ns)
+
+
+def _bound(
+    intercept: Callable[[FlashMemory, Moment], None], memory: FlashMemory
+) -> Callable[[FlashOperation, Moment], None]:
+    return lambda _operation, moment: intercept(memory, moment)
+
+
+def _image_of(cells: Cells, size: int) -> bytes:
+    image = bytearray(b"\xff") * size
+    for address, content in cells.pages():
+        image[address : address + PAGE_SIZE] = content
+    return bytes(image)
+
+
+@dataclass(frozen=True, slots=True)
+class RealBoot:
+    """A boot to be made for real.
+
+    Attributes:
+        contents: what the flash holds.
+        cause: what led to it.
+        reading: how marginal bits read.
+        seed: for Reading.RANDOM.
+    """
+
+    contents: Contents
+    cause: ResetCause
+    reading: Reading
+    seed: int
+
+    def run(
+        self, loader: LoaderFactory, cut: Cut | None = None
+    ) -> tuple[RealFlash, Ending, BootTarget | None]:
+        """Boot: what the flash holds then, how the boot ended, and what it started."""
+        flash = RealFlash(self.contents, self.reading, self.seed)
+        if cut is not None:
+            flash.cut_at(cut)
+        ending, target, _ = carry_out(loader(), Hardware(flash.nor, flash.internal, self.cause))
+        return flash, ending, target
+
+
+def run_scenario_cut(
+    golden: Golden, step: GoldenStep, cut: Cut, loader: LoaderFactory
+) -> RealFlash:
+    """Make a cut of the scenario for real; what the flash holds then."""
+    index = cut.operation - step.first_operation
+    if isinstance(step.step.act, Boot):
+        boot = RealBoot(step.start, step.step.act.cause, Reading.STORED, 0)
+        return boot.run(loader, Cut(index, cut.tear, is_after=cut.is_after))[0]
+    booted = max(s.number for s in golden.steps[: step.number] if s.boot is not None)
+    boot_step = golden.steps[booted]
+    assert boot_step.boot is not None  # noqa: S101 - just looked
+    target = boot_step.boot.target
+    assert target is not None  # noqa: S101 - a golden boot starts something
+    flash = RealFlash(boot_step.end)
+    skipped = step.first_operation - boot_step.first_operation - len(boot_step.trace)
+    flash.cut_at(Cut(skipped + index, cut.tear, is_after=cut.is_after))
+    try:
+        application = Application(flash.nor, flash.internal, flash.clock, target.vector_table)
+        application.start()
+        for lived in golden.steps[booted + 1 : step.number + 1]:
+            perform(application, lived.step.act)
+    except PowerCut:
+        return flash
+    return flash

@@ -1,0 +1,324 @@
+"""Scenarios: lives of a device, as data.
+
+A scenario is a list of steps. Each says what happens, and which images may run when the power goes
+away in it: before its last flash operation, during that one, and after it. The rules behind them
+are those of the product:
+
+- never brick: some good image runs after any cut;
+- a commit that was acknowledged stays;
+- an update that was not committed is rolled back;
+- the way back stays a good image.
+
+What an application does is written to flash in one last operation, the boot state record; that is
+its point of no return. A loader may note the start of an update anywhere before it starts it, hence
+the `trial` below.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from campaign.images import NEW, NEXT, OLD, Image
+from platforms.devices.reset_cause import ResetCause
+from rpc_shim.frame import JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """Which images may run at the next complete boot, and what is to be expected after that.
+
+    Attributes:
+        runs: each image that may run, and what holds from then on; None = this same expectation.
+        once_noted: what holds when the power goes during or after the last flash operation of a
+            boot, or None when that makes no difference.
+        forbidden: what it means when one of these images, by name, runs instead.
+    """
+
+    runs: tuple[tuple[Image, "Expectation | None"], ...]
+    once_noted: "Expectation | None" = None
+    forbidden: tuple[tuple[str, str], ...] = ()
+
+    def after(self, image: Image) -> "Expectation | None":
+        """What is to be expected once `image` has run; None when it may not run."""
+        for allowed, then in self.runs:
+            if allowed == image:
+                return self if then is None else then
+        return None
+
+    def names(self) -> str:
+        """The images that may run, for people."""
+        return " or ".join(image.name for image, _ in self.runs)
+
+
+def keeps(image: Image, **forbidden: str) -> Expectation:
+    """`image` runs at this and every later boot.
+
+    Args:
+        image: the image.
+        forbidden: name of another image = kind of finding when that one runs.
+    """
+    return Expectation(((image, None),), forbidden=tuple(forbidden.items()))
+
+
+def rolled_back(update: Image, way_back: Image) -> Expectation:
+    """`update` was started and never committed: only the way back may run."""
+    return keeps(way_back, **{update.name: NOT_ROLLED_BACK})
+
+
+def committed(image: Image, before: Image) -> Expectation:
+    """The commit of `image` was acknowledged: `before` may never run again."""
+    return keeps(image, **{before.name: COMMIT_LOST})
+
+
+def either(image: Image, before: Image) -> Expectation:
+    """A commit is under way: made or not made, but never one and then the other."""
+    return Expectation(
+        ((image, committed(image, before)), (before, rolled_back(image, before))),
+    )
+
+
+def trial(update: Image, way_back: Image) -> Expectation:
+    """`update` is complete and has not been started: it runs once, and without a commit no more."""
+    back = rolled_back(update, way_back)
+    noted = Expectation(((update, back), (way_back, back)))
+    return Expectation(
+        ((update, back),), once_noted=noted, forbidden=((way_back.name, UPDATE_LOST),)
+    )
+
+
+def offered(update: Image, way_back: Image) -> Expectation:
+    """The record that makes an update active is being written: it counts or it does not."""
+    back = rolled_back(update, way_back)
+    return Expectation(((update, back), (way_back, back)))
+
+
+COMMIT_LOST = "commit-lost"
+NOT_ROLLED_BACK = "not-rolled-back"
+UPDATE_LOST = "update-lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """A reset: the loader runs, and starts an application."""
+
+    cause: ResetCause = ResetCause.SOFTWARE
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The application's first moments after a boot; for scenarios where they write to flash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A host pushes an update.
+
+    Attributes:
+        image: what is in it.
+        commit_timeout_s: seconds until it is rolled back; 0 = it commits itself at its start.
+    """
+
+    image: Image
+    commit_timeout_s: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A host calls an RPC method of the application.
+
+    Attributes:
+        method: its name.
+        params: its arguments.
+        times: how often.
+    """
+
+    method: str
+    params: Mapping[str, JsonValue] = field(default_factory=dict)
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Virtual time passes in the application."""
+
+    seconds: float
+
+
+Act = Boot | Start | Update | Call | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a device's life.
+
+    Attributes:
+        name: what it is, for reports.
+        act: what happens.
+        before: what may run when power goes before the last flash operation of this step.
+        during: the same when power goes during that operation.
+        after: the same when all of it is done.
+        runs: for a Boot, the image that it starts when nothing goes wrong.
+    """
+
+    name: str
+    act: Act
+    before: Expectation
+    during: Expectation
+    after: Expectation
+    runs: Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A life of a device.
+
+    Attributes:
+        name: what the command line calls it.
+        title: one line for people.
+        steps: what happens, in order. The first is a Boot.
+        first: the image that the board leaves the factory with.
+        factory: an image in the factory slot; None leaves that slot empty.
+    """
+
+    name: str
+    title: str
+    steps: tuple[Step, ...]
+    first: Image = OLD
+    factory: Image | None = None
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """All images in it."""
+        found = [self.first]
+        if self.factory is not None:
+            found.append(self.factory)
+        found += [step.act.image for step in self.steps if isinstance(step.act, Update)]
+        return tuple(dict.fromkeys(found))
+
+
+def steady(name: str, act: Act, image: Image, before: Image | None = None) -> Step:
+    """A step during all of which `image` is what runs.
+
+    Args:
+        name: what it is.
+        act: what happens.
+        image: what runs.
+        before: the image that must never come back, if there is one.
+    """
+    holds = keeps(image) if before is None else committed(image, before)
+    return Step(name, act, holds, holds, holds, image if isinstance(act, Boot) else None)
+
+
+def take_update(new: Image, old: Image, *, commit_timeout_s: int = 60) -> tuple[Step, ...]:
+    """`new` is pushed over `old`, and started for the first time."""
+    on_trial, back = trial(new, old), rolled_back(new, old)
+    noted = offered(new, old)
+    return (
+        Step("update", Update(new, commit_timeout_s), keeps(old), offered(new, old), on_trial),
+        # The board starts `new` with the last operation done; whether or not power is gone by then,
+        # nobody has committed it.
+        Step("first boot", Boot(), on_trial, noted, noted, new),
+        Step("first start", Wait(0), back, back, back),
+    )
+
+
+def commit(new: Image, old: Image) -> tuple[Step, ...]:
+    """`new`, on trial, is committed, and the board reset."""
+    back, stays = rolled_back(new, old), committed(new, old)
+    return (
+        Step("commit", Call("OTA.Commit"), back, either(new, old), stays),
+        Step("boot after commit", Boot(ResetCause.PIN), stays, stays, stays, new),
+    )
+
+
+def roll_back(new: Image, old: Image, cause: ResetCause) -> tuple[Step, ...]:
+    """`new`, on trial, is reset: the loader brings `old` back."""
+    back = rolled_back(new, old)
+    return (Step("rollback", Boot(cause), back, back, back, old),)
+
+
+def give_up(name: str, act: Act, new: Image, old: Image) -> tuple[Step, ...]:
+    """`new`, on trial, gives itself up, and the loader brings `old` back."""
+    back = rolled_back(new, old)
+    return (Step(name, act, back, back, back), *roll_back(new, old, ResetCause.SOFTWARE))
+
+
+_POWER_ON = steady("power-on", Boot(ResetCause.POWER_ON), OLD)
+
+
+def _wrap() -> tuple[Step, ...]:
+    # One record each. The factory's is the first, so that the records of the update that follows
+    # fill the first area and go on in the second, those of the next go back to the first.
+    def fill(times: int, image: Image, before: Image | None = None) -> Step:
+        call = Call("OTA.SetBootState", {"commit_timeout": 60}, times)
+        return steady("fill the journal", call, image, before)
+
+    return (
+        _POWER_ON,
+        fill(29, OLD),
+        *take_update(NEW, OLD),
+        *commit(NEW, OLD),
+        fill(26, NEW, OLD),
+        *take_update(NEXT, NEW),
+        *roll_back(NEXT, NEW, ResetCause.WATCHDOG),
+        fill(8, NEW),
+    )
+
+
+SCENARIOS = (
+    Scenario(
+        "update-commit",
+        "An update arrives, is started and committed",
+        (_POWER_ON, *take_update(NEW, OLD), *commit(NEW, OLD)),
+    ),
+    Scenario(
+        "update-no-timeout",
+        "An update without a commit timeout commits itself",
+        (
+            _POWER_ON,
+            *take_update(NEW, OLD, commit_timeout_s=0)[:2],
+            Step(
+                "first start", Start(), rolled_back(NEW, OLD), either(NEW, OLD), committed(NEW, OLD)
+            ),
+            commit(NEW, OLD)[1],
+        ),
+    ),
+    Scenario(
+        "update-timeout",
+        "An update is never committed: its timer runs out",
+        (_POWER_ON, *take_update(NEW, OLD), *give_up("commit timeout", Wait(61), NEW, OLD)),
+    ),
+    Scenario(
+        "update-watchdog",
+        "An update hangs: the watchdog bites",
+        (_POWER_ON, *take_update(NEW, OLD), *roll_back(NEW, OLD, ResetCause.WATCHDOG)),
+    ),
+    Scenario(
+        "revert",
+        "The host reverts an update",
+        (_POWER_ON, *take_update(NEW, OLD), *give_up("revert", Call("OTA.Revert"), NEW, OLD)),
+    ),
+    Scenario(
+        "snapshot",
+        "A snapshot becomes the way back, and is taken",
+        (
+            _POWER_ON,
+            steady("snapshot", Call("OTA.CreateSnapshot", {"set_as_revert": True}), OLD),
+            steady("revert", Call("OTA.Revert"), OLD),
+            steady("boot after revert", Boot(), OLD),
+        ),
+    ),
+    Scenario(
+        "second-update",
+        "An update is rolled back, and the next one is taken and committed",
+        (
+            _POWER_ON,
+            *take_update(NEW, OLD),
+            *roll_back(NEW, OLD, ResetCause.WATCHDOG),
+            *take_update(NEXT, OLD),
+            *commit(NEXT, OLD),
+        ),
+    ),
+    Scenario(
+        "journal-wrap", "More than 64 records: both areas are used up, one in a swap", _wrap()
+    ),
+)

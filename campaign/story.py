@@ -1,0 +1,133 @@
+"""A story: one cut in a scenario, and what happens to the board from then on; with an identifier.
+
+The identifier says everything, so that one line replays exactly that cut:
+
+    update-commit/17:half@0.5~0/stored>3:before/flipped>run
+
+is the scenario, the cut in it (operation 17, torn in half), then one part for each boot: how
+marginal bits read, and where the power goes in it, or `run` when the boot comes to its end.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from campaign.flash import Reading, Tear
+from platforms.devices.torn import TornShape
+from platforms.errors import OtasimError
+
+_BEFORE, _AFTER, _RUN = "before", "after", "run"
+_CUT = re.compile(r"(\d+):(?:(before|after)|([a-z-]+)@([0-9.]+)~(\d+))")
+
+
+class StoryIdError(OtasimError):
+    """This is no identifier of a story.
+
+    Attributes:
+        identifier: what was given.
+    """
+
+    def __init__(self, identifier: str, problem: str) -> None:
+        super().__init__(
+            f"story {identifier!r}: {problem}; expected what a campaign printed, such as "
+            "update-commit/17:half@0.5~0/stored>run"
+        )
+        self.identifier = identifier
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where the power goes.
+
+    Attributes:
+        operation: number of the flash operation, from 0: of the scenario, or of the boot.
+        tear: what becomes of it; None: power goes before it has begun.
+        is_after: power goes when it is done, and nothing else has happened.
+    """
+
+    operation: int
+    tear: Tear | None = None
+    is_after: bool = False
+
+    def __str__(self) -> str:
+        moment = self.tear or (_AFTER if self.is_after else _BEFORE)
+        return f"{self.operation}:{moment}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """One boot after the first cut.
+
+    Attributes:
+        reading: how marginal bits read in it.
+        cut: where the power goes; None when the boot comes to its end.
+    """
+
+    reading: Reading
+    cut: Cut | None = None
+
+    def __str__(self) -> str:
+        return f"{self.reading.value}>{_RUN if self.cut is None else self.cut}"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A story in full.
+
+    Attributes:
+        scenario: its name.
+        cut: the first cut; None: the scenario itself goes wrong, with no cut at all.
+        recoveries: the boots from then on.
+    """
+
+    scenario: str
+    cut: Cut | None
+    recoveries: tuple[Recovery, ...] = ()
+
+    @property
+    def cuts(self) -> int:
+        """How often the power goes."""
+        return (self.cut is not None) + sum(r.cut is not None for r in self.recoveries)
+
+    @property
+    def identifier(self) -> str:
+        """What replays it."""
+        parts = [self.scenario]
+        if self.cut is not None:
+            parts += [str(self.cut), *map(str, self.recoveries)]
+        return "/".join(parts)
+
+    @classmethod
+    def parse(cls, identifier: str) -> "Story":
+        """The story of an identifier; StoryIdError when it is none."""
+        scenario, *parts = identifier.split("/")
+        if not scenario:
+            raise StoryIdError(identifier, "no scenario")
+        if not parts:
+            return cls(scenario, None)
+        recoveries = []
+        for part in parts[1:]:
+            reading, separator, what = part.partition(">")
+            if not separator or reading not in {known.value for known in Reading}:
+                raise StoryIdError(identifier, f"{part!r} is no boot")
+            cut = None if what == _RUN else _parse_cut(identifier, what)
+            recoveries.append(Recovery(Reading(reading), cut))
+        return cls(scenario, _parse_cut(identifier, parts[0]), tuple(recoveries))
+
+
+def _parse_cut(identifier: str, text: str) -> Cut:
+    match = _CUT.fullmatch(text)
+    if match is None:
+        raise StoryIdError(identifier, f"{text!r} is no cut")
+    number, moment, shape, progress, seed = match.groups()
+    if moment is not None:
+        return Cut(int(number), is_after=moment == _AFTER)
+    if shape not in {known.value for known in TornShape}:
+        raise StoryIdError(identifier, f"no torn shape {shape!r}")
+    try:
+        share = float(progress)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise StoryIdError(identifier, f"{progress} is no share from 0 to 1")
+    return Cut(int(number), Tear(TornShape(shape), share, int(seed)))

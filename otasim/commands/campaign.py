@@ -1,0 +1,227 @@
+"""`otasim campaign`: proves that no power cut bricks a boot loader, or shows the one that does."""
+
+import importlib
+import json
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from bootloader_model.custom_loader import LoaderNameError, load_loader
+from bootloader_model.loader import MosLoader
+from bootloader_model.protocol import Loader
+from campaign.boot import LoaderFactory
+from campaign.explore import Explorer, LikenessError, Result, Settings
+from campaign.real import MismatchError
+from campaign.report import (
+    finding_lines,
+    finding_to_json,
+    replay_lines,
+    result_to_json,
+    scenario_line,
+    summary_lines,
+)
+from campaign.scenario import SCENARIOS, Scenario
+from campaign.story import Story, StoryIdError
+from otasim.cli import EXIT_FAILED
+from otasim.interrupts import EXIT_INTERRUPTED
+
+EXIT_DISTRUSTED = 3
+CLOSURE = "closure"
+
+
+class _Depth(click.ParamType[int | None]):
+    """A number of cuts, or `closure`, which is None."""
+
+    name = "N|closure"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        if value == CLOSURE or value is None:
+            return None
+        try:
+            depth = int(str(value))
+        except ValueError:
+            depth = 0
+        if depth < 1:
+            self.fail(f"expected a number of cuts from 1 on, or closure, got {value!r}", param, ctx)
+        return depth
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[SCENARIO]...")
+@click.option("--loader", "loader_name", metavar="MODULE:CLASS", help="Your own boot loader.")
+@click.option(
+    "--depth", type=_Depth(), default="1", show_default=True, metavar="N|closure",
+    help="How often the power may go in one story; closure: until no new state appears.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Chooses among the outcomes of torn operations.")  # fmt: skip
+@click.option(
+    "--check-every", type=click.IntRange(min=0), default=1000, show_default=True, metavar="N",
+    help="Make every Nth state on the board's flash models as well, and compare; 0: none.",
+)  # fmt: skip
+@click.option("--json-lines", type=click.File("w"), metavar="FILE",
+              help="Write findings and results, one JSON object a line.")  # fmt: skip
+@click.option("--replay", metavar="ID", help="Tell one story again, as a campaign printed it.")
+@click.option("--list", "is_list", is_flag=True, help="List the scenarios.")
+def campaign(
+    names: tuple[str, ...],
+    loader_name: str | None,
+    depth: int | None,
+    seed: int,
+    check_every: int,
+    json_lines: TextIO | None,
+    replay: str | None,
+    is_list: bool,
+) -> None:
+    """Cut the power at every flash operation of the SCENARIOs, in every way, and judge what boots.
+
+    Without names: all scenarios. A scenario of your own is module:NAME.
+
+    Exit codes: 0 proven, 1 counter-example found, 2 wrong use, 3 the campaign's own checks fail:
+    trust nothing it says, 130 interrupted.
+    """
+    if is_list:
+        for scenario in SCENARIOS:
+            click.echo(f"{scenario.name:<18} {scenario.title}")
+        return
+    loader = _loader_factory(loader_name)
+    try:
+        if replay is not None:
+            _replay(replay, loader, seed)
+            return
+        scenarios = [_find_scenario(name) for name in names] or list(SCENARIOS)
+        results = _run(scenarios, loader, Settings(depth, seed, check_every))
+    except (MismatchError, LikenessError) as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(EXIT_DISTRUSTED) from error
+    _tell(results, loader_name, seed, json_lines)
+    if any(result.findings for result in results):
+        raise SystemExit(EXIT_FAILED)
+    if any(result.is_interrupted for result in results):
+        raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _loader_factory(name: str | None) -> LoaderFactory:
+    if name is None:
+        return MosLoader
+
+    def make() -> Loader:
+        return load_loader(name, directory=Path.cwd())
+
+    try:
+        make()
+    except LoaderNameError as error:
+        raise click.UsageError(str(error)) from error
+    return make
+
+
+def _find_scenario(name: str) -> Scenario:
+    for scenario in SCENARIOS:
+        if scenario.name == name:
+            return scenario
+    module_name, _, attribute = name.partition(":")
+    if not attribute:
+        known = ", ".join(scenario.name for scenario in SCENARIOS)
+        raise click.UsageError(f"no scenario {name!r}: expected module:NAME or one of {known}")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: object = getattr(importlib.import_module(module_name), attribute, None)
+    except ImportError as error:
+        raise click.UsageError(f"scenario {name!r}: {error}") from error
+    if not isinstance(found, Scenario):
+        raise click.UsageError(f"{name!r} is no campaign.scenario.Scenario")
+    return found
+
+
+def _run(scenarios: list[Scenario], loader: LoaderFactory, settings: Settings) -> list[Result]:
+    results = []
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("states {task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with progress:
+        for scenario in scenarios:
+            task_id = progress.add_task(scenario.name, rate="", total=None)
+            show = partial(_show, progress, task_id)
+            results.append(Explorer(scenario, loader, settings, show).run())
+            progress.remove_task(task_id)
+            click.echo(scenario_line(results[-1]))
+            if results[-1].is_interrupted:
+                break
+    return results
+
+
+def _show(progress: Progress, task_id: TaskID, result: Result, waiting: int) -> None:
+    speed = next(task.speed for task in progress.tasks if task.id == task_id)
+    # What waits is all that is left of this depth; deeper states may still appear.
+    progress.update(
+        task_id,
+        completed=result.states,
+        total=result.states + waiting,
+        rate="" if speed is None else f"{speed:,.0f}/s",
+    )
+
+
+def _tell(
+    results: list[Result], loader_name: str | None, seed: int, json_lines: TextIO | None
+) -> None:
+    for line in summary_lines(results):
+        click.echo(line)
+    for result in results:
+        for finding in result.findings:
+            click.echo()
+            for line in finding_lines(finding, _command(finding.story, loader_name, seed)):
+                click.echo(line)
+    if json_lines is not None:
+        for result in results:
+            for finding in result.findings:
+                told = finding_to_json(finding)
+                told["replay"] = _command(finding.story, loader_name, seed)
+                json_lines.write(json.dumps(told) + "\n")
+            json_lines.write(json.dumps(result_to_json(result)) + "\n")
+
+
+def _command(story: Story, loader_name: str | None, seed: int) -> str:
+    words = ["otasim", "campaign"]
+    if story.cut is None:
+        words.append(story.scenario)
+    else:
+        words += ["--replay", story.identifier]
+    if loader_name is not None:
+        words += ["--loader", loader_name]
+    if seed:
+        words += ["--seed", str(seed)]
+    return shlex.join(words)
+
+
+def _replay(identifier: str, loader: LoaderFactory, seed: int) -> None:
+    try:
+        story = Story.parse(identifier)
+    except StoryIdError as error:
+        raise click.UsageError(str(error)) from error
+    for line in replay_lines(_find_scenario(story.scenario), loader, story, seed):
+        click.echo(line)
