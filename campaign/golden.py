@@ -125,7 +125,7 @@ def run_golden(scenario: Scenario, loader: LoaderFactory) -> Golden:
         else:
             flash.trace.clear()
             try:
-                live = live or _application(flash, boot)
+                live = live or _start_application(flash, boot)
                 perform(live, step.act)
             except OtasimError as error:
                 problem = Problem(Kind.CANNOT_UPDATE, str(error))
@@ -146,15 +146,10 @@ def _boot_problem(boot: BootRun, step: Step, scenario: Scenario) -> Problem | No
     return verdict.problem
 
 
-def _application(flash: FlashPair, boot: BootRun | None) -> Application:
+def _start_application(flash: FlashPair, boot: BootRun | None) -> Application:
     if boot is None or boot.target is None:
         raise OtasimError("a scenario must begin with a Boot: no application runs yet")
-    return start_application(flash, boot.target.vector_table)
-
-
-def start_application(flash: FlashPair, vector_table: int) -> Application:
-    """An application that has just been started."""
-    application = Application(flash.nor, flash.internal, Clock(), vector_table)
+    application = Application(flash.nor, flash.internal, Clock(), boot.target.vector_table)
     application.start()
     return application
 

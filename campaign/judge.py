@@ -11,7 +11,7 @@ from enum import Enum
 
 from bootloader_model.image_check import VECTOR_TABLE_HEAD_SIZE, VectorTableHead
 from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS, FLASH_BASE
-from campaign.application import Application, ApplicationError
+from campaign.application import Application
 from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
 from campaign.flash import Contents, FlashPair
 from campaign.images import PROBE, Image
@@ -158,7 +158,7 @@ def update_problem(loader: LoaderFactory, boot: BootRun) -> Problem | None:
         application = Application(flash.nor, flash.internal, Clock(), vector_table)
         application.start()
         application.call("OTA.Commit")
-    except (ApplicationError, OtasimError) as error:
+    except OtasimError as error:
         return Problem(Kind.CANNOT_UPDATE, str(error))
     return _probe_problem(loader, flash, "does not stay when it is committed")
 
