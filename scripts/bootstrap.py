@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
             return run(python, "-m", "otasim", "demo", *rest)
         case ["test", *rest]:
             python = prepare("test")
-            return run(python, "-m", "pytest", "-n", "auto", *rest)
+            return run(python, "-m", "pytest", "-n", str(workers()), *rest)
         case ["check", *rest]:
             python = prepare("dev")
             return (
@@ -39,6 +39,11 @@ def main(arguments: list[str]) -> int:
             )
     print("usage: bootstrap.py demo | test | check [arguments]", file=sys.stderr)
     return 2
+
+
+def workers() -> int:
+    """Test processes: more than a small machine has cores, because tests of real tools wait."""
+    return max(4, os.cpu_count() or 1)
 
 
 def prepare(extra: str) -> Path:

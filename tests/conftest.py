@@ -27,6 +27,11 @@ def engine(request: pytest.FixtureRequest, record_property: Callable[[str, objec
     return name
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests of host tools: real tools wait much, and others run meanwhile."""
+    items.sort(key=lambda item: "host" not in item.path.parts)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the end which engines ran, and which tools did what."""
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
