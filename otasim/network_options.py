@@ -7,11 +7,9 @@ from typing import TypeVar
 import click
 
 from rpc_shim.links.network import LinkSettings
+from rpc_shim.links.sockets import DEFAULT_HOST, LARGEST_PORT
 
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
-
-_DEFAULT_HOST = "127.0.0.1"
-_LARGEST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +29,9 @@ class _AddressType(click.ParamType[Address]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> Address:
         host, _, port = str(value).rpartition(":")
-        if not port.isascii() or not port.isdigit() or int(port) > _LARGEST_PORT:
+        if not port.isascii() or not port.isdigit() or int(port) > LARGEST_PORT:
             self.fail(
-                f"expected a port from 0 to {_LARGEST_PORT}, or HOST:PORT, got {value!r}",
+                f"expected a port from 0 to {LARGEST_PORT}, or HOST:PORT, got {value!r}",
                 param,
                 ctx,
             )
@@ -43,7 +41,7 @@ class _AddressType(click.ParamType[Address]):
                 param,
                 ctx,
             )
-        return Address(host.removeprefix("[").removesuffix("]") or _DEFAULT_HOST, int(port))
+        return Address(host.removeprefix("[").removesuffix("]") or DEFAULT_HOST, int(port))
 
 
 def network_options(command: CommandT) -> CommandT:

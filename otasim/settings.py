@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from rpc_shim.config.schema import DEVICE_ID, UPDATE_TIMEOUT
+
 
 class RpcMode(Enum):
     """Who answers RPC requests."""
@@ -32,8 +34,8 @@ class DeviceSettings:
             makes the same run.
     """
 
-    device_id: str = "otasim"
-    update_timeout_s: int = 600
+    device_id: str = DEVICE_ID.default
+    update_timeout_s: int = UPDATE_TIMEOUT.default
     strict_original: bool = False
     service_poll_ms: int | None = None
     rpc: RpcMode = RpcMode.SERVICE

@@ -23,6 +23,9 @@ from rpc_shim.frame import JsonValue, describe
 ValueT = TypeVar("ValueT")
 ValueT_co = TypeVar("ValueT_co", covariant=True)
 
+INT32_MAX = 2**31 - 1
+"""The largest number of the device's `%d`."""
+
 _MAX_DIGITS = 20
 
 
@@ -94,7 +97,7 @@ def integer(
     """A whole number from `minimum` to `maximum`."""
 
     def parse(given: JsonValue) -> int | None:
-        number = _whole_number(given)
+        number = whole_number(given)
         return number if number is not None and minimum <= number <= maximum else None
 
     expected = f"a whole number ({minimum:,} to {maximum:,})"
@@ -111,7 +114,7 @@ def seconds(name: str, *, maximum: int, required: bool = False) -> Argument[int]
         if isinstance(given, str) and given.isascii() and given.isdigit():
             number = int(given) if len(given) <= _MAX_DIGITS else None
         else:
-            number = _whole_number(given)
+            number = whole_number(given)
         return number if number is not None and 0 <= number <= maximum else None
 
     expected = f"a number of seconds (0 to {maximum:,}) or a numeric string"
@@ -132,7 +135,8 @@ def base64_bytes(name: str, *, required: bool = False) -> Argument[bytes]:
     return Argument(name, "%V", "bytes in base64, padded with =", parse, required)
 
 
-def _whole_number(given: JsonValue) -> int | None:
+def whole_number(given: JsonValue) -> int | None:
+    """The whole number that a JSON value is, with a decimal point or not; None when it is none."""
     if isinstance(given, bool):
         return None
     if isinstance(given, float) and given.is_integer():

@@ -107,7 +107,12 @@ def ascii_json(text: bytes) -> bytes:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError:
         return text
-    return _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], decoded).encode("ascii")
+    return escape_to_ascii(decoded)
+
+
+def escape_to_ascii(json_text: str) -> bytes:
+    r"""The same JSON with `\uXXXX` for what is not ASCII."""
+    return _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], json_text).encode("ascii")
 
 
 def decode_object(text: bytes) -> dict[str, JsonValue]:

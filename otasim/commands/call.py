@@ -1,7 +1,6 @@
 """`otasim call`: a small client for those without `mos`."""
 
 import json
-import re
 import secrets
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import click
 from otasim.cli import EXIT_FAILED
 from rpc_shim.client import DEFAULT_TIMEOUT_S, Credentials, RpcClient, RpcClientError
 from rpc_shim.dispatch import UNAUTHENTICATED
-from rpc_shim.frame import FrameError, JsonValue, decode_json
+from rpc_shim.frame import FrameError, JsonValue, decode_json, escape_to_ascii
 
 _FIRST_IDS = 1 << 40
 _HINTS = {
@@ -18,7 +17,6 @@ _HINTS = {
     True: "the board does not know this user with this password",
 }
 _MAX_TIMEOUT_S = 24 * 3600.0
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 class _Seconds(click.ParamType[float]):
@@ -82,10 +80,8 @@ def _credentials(text: str) -> Credentials:
 
 
 def _parse(params: str) -> dict[str, JsonValue]:
-    # Frames are ASCII, in which JSON can say every character.
-    ascii_only = _NOT_ASCII.sub(lambda character: json.dumps(character[0])[1:-1], params)
     try:
-        value = decode_json(ascii_only.encode("ascii"))
+        value = decode_json(escape_to_ascii(params))
     except FrameError as error:
         raise click.BadParameter(f"no JSON: {error}", param_hint="PARAMS") from None
     if not isinstance(value, dict):

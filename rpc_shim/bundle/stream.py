@@ -426,8 +426,7 @@ class BundleReader:
     def _extra(self, length: int, path: str, place: int) -> Generator[None, None, bytes]:
         """The extra field of a manifest; that of another file is passed over."""
         if _file_name(path) != MANIFEST_FILE:
-            while length:
-                length -= len((yield from self._take(min(CHUNK_SIZE, length))))
+            yield from self._skip(length)
             return b""
         if length > EXTRA_FIELD_LIMIT:
             raise BundleError(

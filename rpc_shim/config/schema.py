@@ -15,6 +15,8 @@ from typing import Generic, TypeAlias, TypeVar
 from bootloader_model.loader import DEFAULT_WATCHDOG_TIMEOUT_S
 from platforms.errors import OtasimError
 from rpc_shim.access.acl import AclError, parse_rules
+from rpc_shim.arguments import INT32_MAX, whole_number
+from rpc_shim.bundle.signature import KEY_COUNT, NOT_REQUIRED
 from rpc_shim.frame import JsonValue, describe
 from rpc_shim.framing import DEFAULT_MAX_FRAME_SIZE
 
@@ -23,7 +25,6 @@ ValueT_co = TypeVar("ValueT_co", bound=SettingValue, covariant=True)
 
 MAX_COMMIT_TIMEOUT_S = 30 * 24 * 3600
 
-_INT32_MAX = 2**31 - 1
 _MAX_WATCHDOG_TIMEOUT_S = 32  # the slowest the independent watchdog counts
 _MIN_FRAME_SIZE = 512  # with less, `mos config-set` could not undo the setting
 _PRINTABLE = r"[ -~]"
@@ -82,9 +83,8 @@ def _boolean(key: str, default: bool, title: str) -> Setting[bool]:
 
 def _integer(key: str, default: int, title: str, minimum: int, maximum: int) -> Setting[int]:
     def parse(given: JsonValue) -> int | None:
-        if isinstance(given, bool) or not isinstance(given, int | float):
-            return None
-        return int(given) if minimum <= given <= maximum and given % 1 == 0 else None
+        number = whole_number(given)
+        return number if number is not None and minimum <= number <= maximum else None
 
     return Setting(key, default, title, f"a whole number ({minimum:,} to {maximum:,})", parse)
 
@@ -141,7 +141,7 @@ CONF_ACL = _text("conf_acl", "Conf ACL", default="*")
 
 UPDATE_TIMEOUT = _integer(
     "update.timeout", 600, "Update will be aborted if it does not finish within this time",
-    1, _INT32_MAX,
+    1, INT32_MAX,
 )  # fmt: skip
 UPDATE_COMMIT_TIMEOUT = _integer(
     "update.commit_timeout", 0, "After applying update, wait for commit up to this long",
@@ -149,7 +149,7 @@ UPDATE_COMMIT_TIMEOUT = _integer(
 )  # fmt: skip
 UPDATE_URL = _text("update.url", "Fetch updates from here")
 UPDATE_INTERVAL = _integer(
-    "update.interval", 0, "Check for updates this often (seconds, 0: never)", 0, _INT32_MAX
+    "update.interval", 0, "Check for updates this often (seconds, 0: never)", 0, INT32_MAX
 )
 UPDATE_SSL_CA_FILE = _file_name(
     "update.ssl_ca_file", "Verify the update server by the CA certificates in this file"
@@ -160,11 +160,12 @@ UPDATE_KEYS = tuple(
         f"Update signature verification key {number}. ECDSA P-256, DER + Base64.",
         r"[A-Za-z0-9+/]{0,1024}={0,2}", "a public key, DER in Base64",
     )
-    for number in range(8)
+    for number in range(KEY_COUNT)
 )  # fmt: skip
 UPDATE_SIGNATURES_REQUIRED = _integer(
-    "update.sig_req_mask", -1,
-    "Update signature requirements. If >= 0, bit N says that key N must have signed.", -1, 255,
+    "update.sig_req_mask", NOT_REQUIRED,
+    "Update signature requirements. If >= 0, bit N says that key N must have signed.",
+    NOT_REQUIRED, (1 << KEY_COUNT) - 1,
 )  # fmt: skip
 UPDATE_ENABLE_POST = _boolean("update.enable_post", True, "Take updates by HTTP POST to /update")
 

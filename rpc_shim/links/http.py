@@ -19,7 +19,6 @@ import logging
 import socket
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -29,7 +28,7 @@ from aiohttp.streams import StreamReader
 
 from rpc_shim.dispatch import UNAUTHENTICATED, Channel, HttpAuthorization, RpcError
 from rpc_shim.frame import FrameError, JsonValue, ascii_json, parse_request
-from rpc_shim.links.mailbox import Boot
+from rpc_shim.links.mailbox import Boot, drop_answer
 from rpc_shim.links.rest import (
     Params,
     body_params,
@@ -42,10 +41,10 @@ from rpc_shim.links.rest import (
     will_be_answered,
 )
 from rpc_shim.links.sockets import (
-    DEFAULT_HOST,
     MAX_UNSENT,
     Connections,
-    Port,
+    PortLink,
+    PortSettings,
     authority,
     peer_name,
     serve_clients,
@@ -80,32 +79,16 @@ _LOGGER.addFilter(_BugsOnly())
 logging.getLogger("aiohttp.websocket").addHandler(logging.NullHandler())
 
 
-@dataclass(frozen=True, slots=True)
-class HttpSettings:
-    """A TCP port to be reached on with HTTP and WebSocket.
-
-    Attributes:
-        port: its number; 0 takes a free one.
-        host: name or address of the interface to listen on.
-    """
-
-    port: int = 0
-    host: str = DEFAULT_HOST
+class HttpSettings(PortSettings):
+    """A TCP port to be reached on with HTTP and WebSocket."""
 
     def open(self) -> "HttpLink":
         """Take the port; NetworkLinkError when it is not to be had."""
-        return HttpLink(Port("http", self.host, self.port).bind(socket.SOCK_STREAM))
+        return HttpLink(self.bind("http", socket.SOCK_STREAM))
 
 
-class HttpLink:
-    """A TCP port that speaks HTTP and WebSocket.
-
-    Args:
-        bound: the socket that listens on it.
-    """
-
-    def __init__(self, bound: socket.socket) -> None:
-        self._socket = bound
+class HttpLink(PortLink):
+    """A TCP port that speaks HTTP and WebSocket."""
 
     def urls(self, _device_id: str) -> Mapping[str, str]:
         """What `mos --port` takes."""
@@ -120,10 +103,6 @@ class HttpLink:
             await serve_clients(self._socket, server, connections, boot)
         finally:
             await server.shutdown(_ENDING_TIMEOUT_S)
-
-    def close(self) -> None:
-        """Give the port back."""
-        self._socket.close()
 
 
 class _Server(web.Server):
@@ -217,7 +196,7 @@ class _Handler:
         """A whole frame; errors are in the frame that answers it, except for the one of HTTP."""
         frame = ascii_json(body)
         if not will_be_answered(frame, self._boot.answers_to):
-            await self._boot.submit(frame, channel, _drop)
+            await self._boot.submit(frame, channel, drop_answer)
             with _bad_request():
                 parse_request(frame)
             return _response(b"")
@@ -379,7 +358,3 @@ def _response(body: bytes, status: int = 200) -> web.Response:
 def _unauthorized(header: str) -> web.Response:
     headers = _CORS_HEADERS | _SERVER_HEADER | {"WWW-Authenticate": header}
     return web.Response(status=UNAUTHENTICATED, headers=headers)
-
-
-def _drop(_json: bytes) -> None:
-    """Nobody waits for the answer."""

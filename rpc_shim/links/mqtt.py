@@ -7,7 +7,6 @@ than there: what the broker has retained is no request.
 """
 
 import asyncio
-import json
 import logging
 import socket
 from collections.abc import Mapping
@@ -19,9 +18,9 @@ from urllib.parse import quote, unquote, urlsplit
 import aiomqtt
 
 from rpc_shim.dispatch import Channel
-from rpc_shim.frame import FrameError, ascii_json, decode_json, parse_request
+from rpc_shim.frame import FrameError, ascii_json, decode_json, encode_object, parse_request
 from rpc_shim.links.mailbox import Boot
-from rpc_shim.links.sockets import NetworkLinkError
+from rpc_shim.links.sockets import NetworkLinkError, name_of
 
 DEFAULT_PORT = 1883
 
@@ -69,7 +68,7 @@ class Broker:
     @property
     def place(self) -> str:
         """Host and port as URLs have them."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return name_of(self.host, self.port)
 
 
 def parse_broker(url: str) -> Broker:
@@ -123,7 +122,7 @@ def read_request(topic: str, payload: bytes, device_id: str) -> MqttRequest:
         members = decode_json(frame)
         if not isinstance(members, Mapping):
             raise FrameError("the payload is no JSON object")
-        frame = json.dumps({**members, "method": method}).encode("ascii")
+        frame = encode_object({**members, "method": method})
     try:
         address = parse_request(frame).address
     except FrameError as error:

@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl
 
 from rpc_shim.access.digest import Challenge
-from rpc_shim.dispatch import BAD_REQUEST, FORBIDDEN, NOT_FOUND, UNAUTHENTICATED, RpcError
+from rpc_shim.dispatch import (
+    BAD_REQUEST,
+    FORBIDDEN,
+    INTERNAL_ERROR,
+    NOT_FOUND,
+    UNAUTHENTICATED,
+    RpcError,
+)
 from rpc_shim.frame import (
     FrameError,
     JsonValue,
@@ -114,7 +121,7 @@ def encode_body(value: JsonValue) -> bytes:
 
 def http_status(code: int) -> int:
     """The HTTP status for an error code."""
-    return code if code in {BAD_REQUEST, FORBIDDEN, NOT_FOUND} else 500
+    return code if code in {BAD_REQUEST, FORBIDDEN, NOT_FOUND} else INTERNAL_ERROR
 
 
 def challenge(error: RpcError) -> str | None:

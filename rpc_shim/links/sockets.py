@@ -21,7 +21,8 @@ MAX_CONNECTIONS = 128
 MAX_UNSENT = 256 * 1024
 """Bytes of answers that wait for a client to read them; one that lets more gather is dropped."""
 
-_LARGEST_PORT = 65535
+LARGEST_PORT = 65535
+
 _PAUSE_S = 0.5
 
 _ADVICE = {
@@ -48,33 +49,35 @@ class NetworkLinkError(OtasimError):
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
-    """Where to listen.
+class PortSettings:
+    """A port to be reached on.
 
     Attributes:
-        transport: what for, as errors name it.
-        host: name or address of an interface of this machine.
-        number: 0 takes a free one.
+        port: its number; 0 takes a free one.
+        host: name or address of the interface to listen on.
     """
 
-    transport: str
-    host: str
-    number: int
+    port: int = 0
+    host: str = DEFAULT_HOST
 
-    def bind(self, kind: socket.SocketKind) -> socket.socket:
+    def bind(self, transport: str, kind: socket.SocketKind) -> socket.socket:
         """A socket that has the port and never blocks; a stream socket listens already.
+
+        Args:
+            transport: what for, as errors name it.
+            kind: stream or datagram.
 
         Raises:
             NetworkLinkError: saying why not, and what to do.
         """
-        if not 0 <= self.number <= _LARGEST_PORT:
-            raise self._error(f"a port is 0 to {_LARGEST_PORT}", "0 takes a free one")
+        if not 0 <= self.port <= LARGEST_PORT:
+            raise self._error(transport, f"a port is 0 to {LARGEST_PORT}", "0 takes a free one")
         try:
-            found = socket.getaddrinfo(self.host, self.number, type=kind, flags=socket.AI_PASSIVE)
+            found = socket.getaddrinfo(self.host, self.port, type=kind, flags=socket.AI_PASSIVE)
         except (socket.gaierror, UnicodeError) as error:
             reason = error.strerror if isinstance(error, socket.gaierror) else str(error)
             advice = f"choose an address of this machine, such as {DEFAULT_HOST}"
-            raise self._error(str(reason), advice) from error
+            raise self._error(transport, str(reason), advice) from error
         family, _, _, _, address = found[0]
         bound = socket.socket(family, kind)
         try:
@@ -87,17 +90,32 @@ class Port:
         except OSError as error:
             bound.close()
             code = error.errno or 0
-            raise self._error(os.strerror(code), _ADVICE.get(code, "choose another")) from error
+            advice = _ADVICE.get(code, "choose another")
+            raise self._error(transport, os.strerror(code), advice) from error
         return bound
 
-    def _error(self, reason: str, advice: str) -> NetworkLinkError:
+    def _error(self, transport: str, reason: str, advice: str) -> NetworkLinkError:
         return NetworkLinkError(
-            f"{self.transport}: cannot listen on {self.host} port {self.number}: "
-            f"{reason}; {advice}",
-            self.transport,
+            f"{transport}: cannot listen on {self.host} port {self.port}: {reason}; {advice}",
+            transport,
             self.host,
-            self.number,
+            self.port,
         )
+
+
+class PortLink:
+    """A port of this machine; a link is one that also serves it.
+
+    Args:
+        bound: the socket that has the port.
+    """
+
+    def __init__(self, bound: socket.socket) -> None:
+        self._socket = bound
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._socket.close()
 
 
 def authority(bound: socket.socket) -> str:
@@ -106,7 +124,7 @@ def authority(bound: socket.socket) -> str:
     address = ipaddress.ip_address(host)
     if address.is_unspecified:
         address = ipaddress.ip_address("::1" if address.version == 6 else DEFAULT_HOST)
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    return name_of(str(address), port)
 
 
 def peer_name(transport: asyncio.BaseTransport) -> str:
@@ -116,7 +134,7 @@ def peer_name(transport: asyncio.BaseTransport) -> str:
 
 
 def name_of(host: str, port: int) -> str:
-    """Address and port of a client in one word."""
+    """Address and port in one word, as URLs have them."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

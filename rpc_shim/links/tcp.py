@@ -8,7 +8,6 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -23,10 +22,10 @@ from rpc_shim.framing import (
 from rpc_shim.links.mailbox import Boot, Entry
 from rpc_shim.links.rest import will_be_answered
 from rpc_shim.links.sockets import (
-    DEFAULT_HOST,
     MAX_UNSENT,
     Connections,
-    Port,
+    PortLink,
+    PortSettings,
     authority,
     peer_name,
     serve_clients,
@@ -35,32 +34,16 @@ from rpc_shim.links.sockets import (
 _READ_SIZE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class TcpSettings:
-    """A TCP port to be reached on.
-
-    Attributes:
-        port: its number; 0 takes a free one.
-        host: name or address of the interface to listen on.
-    """
-
-    port: int = 0
-    host: str = DEFAULT_HOST
+class TcpSettings(PortSettings):
+    """A TCP port to be reached on."""
 
     def open(self) -> "TcpLink":
         """Take the port; NetworkLinkError when it is not to be had."""
-        return TcpLink(Port("tcp", self.host, self.port).bind(socket.SOCK_STREAM))
+        return TcpLink(self.bind("tcp", socket.SOCK_STREAM))
 
 
-class TcpLink:
-    """A TCP port.
-
-    Args:
-        bound: the socket that listens on it.
-    """
-
-    def __init__(self, bound: socket.socket) -> None:
-        self._socket = bound
+class TcpLink(PortLink):
+    """A TCP port."""
 
     def urls(self, _device_id: str) -> Mapping[str, str]:
         """What `mos --port` takes."""
@@ -72,10 +55,6 @@ class TcpLink:
         await serve_clients(
             self._socket, lambda: _TcpConnection(boot, connections), connections, boot
         )
-
-    def close(self) -> None:
-        """Give the port back."""
-        self._socket.close()
 
 
 class _TcpConnection(asyncio.BufferedProtocol):

@@ -4,14 +4,13 @@ import asyncio
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 from rpc_shim.dispatch import Channel
 from rpc_shim.frame import ascii_json
 from rpc_shim.links.mailbox import Boot
-from rpc_shim.links.sockets import DEFAULT_HOST, Port, authority, name_of
+from rpc_shim.links.sockets import PortLink, PortSettings, authority, name_of
 
 _LARGEST_DATAGRAM = 65507
 _LARGEST_BUFFERED = 4096  # datagrams that a socket could hold, and more
@@ -20,32 +19,16 @@ _MAX_WAITING = 64
 Address = tuple[str, int] | tuple[str, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class UdpSettings:
-    """A UDP port to be reached on.
-
-    Attributes:
-        port: its number; 0 takes a free one.
-        host: name or address of the interface to listen on.
-    """
-
-    port: int = 0
-    host: str = DEFAULT_HOST
+class UdpSettings(PortSettings):
+    """A UDP port to be reached on."""
 
     def open(self) -> "UdpLink":
         """Take the port; NetworkLinkError when it is not to be had."""
-        return UdpLink(Port("udp", self.host, self.port).bind(socket.SOCK_DGRAM))
+        return UdpLink(self.bind("udp", socket.SOCK_DGRAM))
 
 
-class UdpLink:
-    """A UDP port.
-
-    Args:
-        bound: the socket that has it.
-    """
-
-    def __init__(self, bound: socket.socket) -> None:
-        self._socket = bound
+class UdpLink(PortLink):
+    """A UDP port."""
 
     def urls(self, _device_id: str) -> Mapping[str, str]:
         """What `mos --port` takes."""
@@ -61,10 +44,6 @@ class UdpLink:
             await boot.until_ended()
         finally:
             transport.abort()
-
-    def close(self) -> None:
-        """Give the port back."""
-        self._socket.close()
 
     def _lose_what_came_before(self) -> None:
         with suppress(BlockingIOError):

@@ -19,7 +19,7 @@ from aiohttp.http import HttpProcessingError
 
 from rpc_shim.dispatch import Channel, RpcError
 from rpc_shim.frame import FrameError, JsonValue
-from rpc_shim.links.mailbox import Boot, do_nothing
+from rpc_shim.links.mailbox import Boot, do_nothing, drop_answer
 from rpc_shim.links.rest import call_frame, json_or_text, query_params, result_of
 
 CHUNK_SIZE = 2048
@@ -105,7 +105,7 @@ class _Upload:
 
     def _abort(self) -> None:
         frame = self._frame("OTA.Abort", {})
-        self._boot.post(frame, self._channel, _ignore_answer, do_nothing)
+        self._boot.post(frame, self._channel, drop_answer, do_nothing)
 
     async def _call(self, method: str, params: Mapping[str, JsonValue]) -> None:
         result_of(await self._boot.call(self._frame(method, params), self._channel))
@@ -182,7 +182,3 @@ def _succeeded(answer: bytes) -> bool:
     except RpcError:
         return False
     return True
-
-
-def _ignore_answer(_json: bytes) -> None:
-    """Nobody is there any more to be told."""

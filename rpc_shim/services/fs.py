@@ -15,19 +15,17 @@ import base64
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rpc_shim.arguments import Arguments, base64_bytes, flag, integer, text
-from rpc_shim.dispatch import BAD_REQUEST, Call, Dispatcher, RpcError
+from rpc_shim.arguments import INT32_MAX, Arguments, base64_bytes, flag, integer, text
+from rpc_shim.dispatch import BAD_REQUEST, INTERNAL_ERROR, Call, Dispatcher, RpcError
 from rpc_shim.filesystem import ROOT, TYPE_NAME, FileSystemError, Reason, RootFileSystem
 from rpc_shim.frame import JsonValue
 
-SERVER_ERROR = 500
 MAX_CHUNK = 4096
 
-_INT32_MAX = 2**31 - 1
 _PATH = text("path", conversion="%Q")
 _FILE_NAME = text("filename", required=True, conversion="%Q")
-_OFFSET = integer("offset", minimum=-_INT32_MAX - 1, maximum=_INT32_MAX, conversion="%ld")
-_LEN = integer("len", minimum=-_INT32_MAX - 1, maximum=_INT32_MAX, conversion="%ld")
+_OFFSET = integer("offset", minimum=-INT32_MAX - 1, maximum=INT32_MAX, conversion="%ld")
+_LEN = integer("len", minimum=-INT32_MAX - 1, maximum=INT32_MAX, conversion="%ld")
 _DATA = base64_bytes("data")
 _APPEND = flag("append")
 _SOURCE = text("src", required=True, conversion="%Q")
@@ -40,12 +38,12 @@ _FS_OPTIONS = text("fs_opts", conversion="%Q")
 
 # What is answered whichever method met it; everything else is up to the method.
 _ANSWERS = {
-    Reason.NOT_MOUNTED: (SERVER_ERROR, "failed to mount"),
+    Reason.NOT_MOUNTED: (INTERNAL_ERROR, "failed to mount"),
     Reason.INVALID_NAME: (BAD_REQUEST, "illegal name"),
     Reason.BEYOND_END: (BAD_REQUEST, "illegal offset"),
-    Reason.FULL: (SERVER_ERROR, "failed to write data"),
-    Reason.DAMAGED: (SERVER_ERROR, "file system error"),
-    Reason.FAILED: (SERVER_ERROR, "file system error"),
+    Reason.FULL: (INTERNAL_ERROR, "failed to write data"),
+    Reason.DAMAGED: (INTERNAL_ERROR, "file system error"),
+    Reason.FAILED: (INTERNAL_ERROR, "file system error"),
 }
 _SEE_LIST = " (FS.List names what there is)"
 
@@ -125,14 +123,14 @@ class _FsService:
 
     def remove(self, call: Call) -> JsonValue:
         name = call.arguments.require(_FILE_NAME)
-        with _answering(SERVER_ERROR, "remove failed"):
+        with _answering(INTERNAL_ERROR, "remove failed"):
             self._root.require().remove(name)
         self._log(f"fs: removed {name}")
         return None
 
     def rename(self, call: Call) -> JsonValue:
         source, destination = call.arguments.require(_SOURCE), call.arguments.require(_DESTINATION)
-        with _answering(SERVER_ERROR, "rename failed"):
+        with _answering(INTERNAL_ERROR, "rename failed"):
             files = self._root.require()
             files.check_creatable(destination)
             files.rename(source, destination)
@@ -150,7 +148,7 @@ class _FsService:
                 "only the board's own file system can be made anew: expected "
                 f'{{"dev_name": "{device}", "fs_type": "{TYPE_NAME}"}} and no options',
             )
-        with _answering(SERVER_ERROR, "mkfs failed"):
+        with _answering(INTERNAL_ERROR, "mkfs failed"):
             self._root.format()
         self._log(f"fs: new file system on {device}")
         return None

@@ -15,12 +15,12 @@ from enum import IntEnum
 from bootloader_model.boot_state import BootState
 from platforms.clock import NS_PER_S
 from platforms.errors import OtasimError
-from rpc_shim.arguments import Arguments, base64_bytes, integer, seconds, text
+from rpc_shim.arguments import INT32_MAX, Arguments, base64_bytes, integer, seconds, text
 from rpc_shim.boot_configuration import BootConfiguration
 from rpc_shim.bundle.manifest import Manifest
 from rpc_shim.bundle.signature import NO_SIGNATURES_REQUIRED, SignaturePolicy
 from rpc_shim.chunks import ChunkSequence
-from rpc_shim.config.schema import MAX_COMMIT_TIMEOUT_S
+from rpc_shim.config.schema import MAX_COMMIT_TIMEOUT_S, UPDATE_COMMIT_TIMEOUT, UPDATE_TIMEOUT
 from rpc_shim.dispatch import FAILED, Call, Dispatcher, PendingReply, RpcError
 from rpc_shim.download import ByteSource
 from rpc_shim.frame import JsonValue
@@ -37,8 +37,8 @@ COMMIT_FIRST = "call OTA.Commit to keep the current firmware or OTA.Revert to go
 
 _URL = text("url", required=True)
 _TIMEOUT = seconds("timeout", maximum=MAX_UPDATE_TIMEOUT_S)
-_SIZE = integer("size", minimum=0, maximum=2**31 - 1)
-_OFFSET = integer("offset", minimum=0, maximum=2**31 - 1)
+_SIZE = integer("size", minimum=0, maximum=INT32_MAX)
+_OFFSET = integer("offset", minimum=0, maximum=INT32_MAX)
 _DATA = base64_bytes("data", required=True)
 _SESSION = text("session", max_length=64)
 
@@ -66,8 +66,8 @@ class UpdateSettings:
         signature_policy: the signatures a bundle must have.
     """
 
-    timeout_s: int = 600
-    commit_timeout_s: int = 0
+    timeout_s: int = UPDATE_TIMEOUT.default
+    commit_timeout_s: int = UPDATE_COMMIT_TIMEOUT.default
     url: str = ""
     interval_s: int = 0
     signature_policy: SignaturePolicy = NO_SIGNATURES_REQUIRED

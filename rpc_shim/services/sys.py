@@ -6,16 +6,15 @@ Names, arguments and errors are those of mongoose-os-libs/rpc-common, `mgos_rpc.
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
-from rpc_shim.arguments import Arguments, integer, text
+from rpc_shim.arguments import INT32_MAX, Arguments, integer, text
 from rpc_shim.dispatch import BAD_REQUEST, Call, Dispatcher, RpcError
 from rpc_shim.frame import JsonValue
 
 DEFAULT_REBOOT_DELAY_MS = 100
 
-_INT32_MAX = 2**31 - 1
-_DELAY_MS = integer("delay_ms", minimum=-_INT32_MAX - 1, maximum=_INT32_MAX)
+_DELAY_MS = integer("delay_ms", minimum=-INT32_MAX - 1, maximum=INT32_MAX)
 _UDP_LOG_ADDRESS = text("udp_log_addr", conversion="%Q")
-_LEVEL = integer("level", minimum=-_INT32_MAX - 1, maximum=_INT32_MAX)
+_LEVEL = integer("level", minimum=-INT32_MAX - 1, maximum=INT32_MAX)
 _FILE_LEVEL = text("file_level", conversion="%Q")
 
 _NOT_IMPLEMENTED = 501
