@@ -7,6 +7,8 @@ caught the bus fault: it would draw a wrong conclusion from it.
 
 from dataclasses import dataclass
 
+from platforms.devices.peripheral import UnsupportedHardwareError
+
 SIGNATURE_PAGE = 0x1FFF_7000  # unique id and flash size stand in this page
 
 # The default memory map forbids execution from peripherals, devices and the system's own region.
@@ -59,3 +61,21 @@ def unmodelled_region(address: int) -> Region | None:
         if region.start <= address < region.end:
             return region
     return None
+
+
+def refusal(address: int) -> UnsupportedHardwareError:
+    """The error for an access to an unmodelled region."""
+    return UnsupportedHardwareError(
+        f"firmware accessed 0x{address:08x}, which this board does not model", address=address
+    )
+
+
+def located(error: UnsupportedHardwareError, program_counter: int) -> UnsupportedHardwareError:
+    """`error` with the place in the code, and what the address is on the real chip."""
+    region = unmodelled_region(error.address)
+    about = f" (this is {region.name}: {region.advice})" if region else ""
+    return UnsupportedHardwareError(
+        f"at PC 0x{program_counter:08x}: {error}{about}",
+        address=error.address,
+        program_counter=program_counter,
+    )

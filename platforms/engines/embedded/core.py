@@ -27,7 +27,7 @@ from platforms.devices.system_control import (
     SYSTEM_CONTROL_SPACE,
     SystemControlSpace,
 )
-from platforms.engines.address_map import is_executable, unmodelled_region
+from platforms.engines.address_map import is_executable, refusal, unmodelled_region
 from platforms.engines.embedded import processor as cpu
 from platforms.engines.embedded.exceptions import (
     CONTROL_FPCA,
@@ -355,11 +355,11 @@ class Core:
     def _enter(self, exception: int) -> None:
         """Push the frame and go on at the vector; ARMv7-M ARM B1.5.6, B1.5.12."""
         interrupts, system = self._interrupts, self._system
-        failure = self._exceptions.enter(exception, self.program_counter)
+        lost_frame = self._exceptions.enter(exception, self.program_counter)
         self._check_float_use(self._exceptions.float_in_use)
-        if failure is not None:
+        if lost_frame is not None:
             system.fault_status |= CFSR_STKERR
-            exception = self._derive(exception, failure.address)
+            exception = self._derive(exception, lost_frame)
         vector_address = system.vector_table + 4 * exception
         try:
             vector = self._read_word(vector_address)
@@ -434,10 +434,7 @@ class Core:
             self._take_fetch_fault(address)
             return
         if unmodelled_region(address) is not None:
-            raise UnsupportedHardwareError(
-                f"firmware accessed 0x{address:08x}, which this board does not model",
-                address=address,
-            )
+            raise refusal(address)
         self._fault(kind, address)
 
     def _take_fetch_fault(self, address: int) -> None:

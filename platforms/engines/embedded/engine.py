@@ -24,7 +24,7 @@ from platforms.devices.system_control import (
     SystemControlSpace,
 )
 from platforms.devices.system_timer import SystemTimer
-from platforms.engines.address_map import SIGNATURE_PAGE, unmodelled_region
+from platforms.engines.address_map import SIGNATURE_PAGE, located
 from platforms.engines.embedded import processor as cpu
 from platforms.engines.embedded.assembly import Assembly, assemble
 from platforms.engines.embedded.code_scan import ends_in_mask_write, scan
@@ -307,7 +307,7 @@ class EmbeddedEngine:
                 core.conclude()
         except UnsupportedHardwareError as error:
             core.program_counter = processor.read_register(cpu.PC)
-            raise self._located(error) from error
+            raise located(error, error.program_counter or core.program_counter) from error
 
     def _run(self, instructions: int) -> int:
         self._in_slice = True
@@ -316,17 +316,6 @@ class EmbeddedEngine:
         finally:
             self._in_slice = False
             self._take_flash_stores_back()
-
-    def _located(self, error: UnsupportedHardwareError) -> UnsupportedHardwareError:
-        """`error` with the place in the code, and what the address is on the real chip."""
-        counter = error.program_counter or self._core.program_counter
-        region = unmodelled_region(error.address)
-        about = f" (this is {region.name}: {region.advice})" if region else ""
-        return UnsupportedHardwareError(
-            f"at PC 0x{counter:08x}: {error}{about}",
-            address=error.address,
-            program_counter=counter,
-        )
 
     def _take_flash_stores_back(self) -> None:
         """Unicorn has stored into the flash as into RAM: put back what the model made of it."""

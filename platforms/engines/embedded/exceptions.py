@@ -51,14 +51,6 @@ class ReturnState:
     thumb: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StackingFailure:
-    """A frame that was to be pushed where there is no RAM."""
-
-    address: int
-    process_stack: bool
-
-
 def decode_return(value: int) -> ReturnTarget | None:
     """The meaning of an EXC_RETURN value, or None when it is not a valid one; table B1-8."""
     if value | 1 not in VALID_RETURNS:
@@ -89,10 +81,11 @@ class ExceptionUnit:
         self._restored_main = processor.batch(cpu.MSP, *restored)
         self._restored_process = processor.batch(cpu.PSP, *restored)
 
-    def enter(self, exception: int, return_address: int) -> StackingFailure | None:
+    def enter(self, exception: int, return_address: int) -> int | None:
         """Push the frame and switch to handler mode; the caller goes on at the vector.
 
-        A stack that is not in RAM moves all the same, and that is returned; B1.5.12.
+        A stack that is not in RAM moves all the same; the address of the lost frame is returned
+        then, else None; B1.5.12.
         """
         *basic, xpsr, stack, control = self._entry_state.read()
         self.float_in_use = bool(control & CONTROL_FPCA)
@@ -105,12 +98,11 @@ class ExceptionUnit:
         frame = BASIC_FRAME.pack(*basic, return_address, xpsr)
         if self.float_in_use:
             frame += FLOAT_FRAME.pack(*self._floats.read(), 0)
-        failure = None
+        lost_frame = None
         try:
             self._processor.write_memory(aligned, frame)
         except cpu.UnmappedMemoryError:
-            process = bool(control & CONTROL_SPSEL) and not xpsr & XPSR_EXCEPTION
-            failure = StackingFailure(aligned, process_stack=process)
+            lost_frame = aligned
         if xpsr & XPSR_EXCEPTION:
             link = _RETURN_TO_HANDLER
         elif control & CONTROL_SPSEL:
@@ -122,7 +114,7 @@ class ExceptionUnit:
         self._switch.write(aligned, XPSR_THUMB | exception, link | basic_frame)
         if control & _CONTROL_ENTRY_CLEARS:
             self._processor.write_register(cpu.CONTROL, control & ~_CONTROL_ENTRY_CLEARS)
-        return failure
+        return lost_frame
 
     def replace(self, exception: int) -> None:
         """`exception` is entered instead of the one that was being entered, on the same frame."""

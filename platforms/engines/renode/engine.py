@@ -16,7 +16,7 @@ from platforms.devices.device_signature import DeviceSignature
 from platforms.devices.peripheral import UnsupportedHardwareError
 from platforms.devices.reset_cause import ResetCause
 from platforms.devices.system_control import DataWatchpointUnit
-from platforms.engines.address_map import SIGNATURE_PAGE, unmodelled_region
+from platforms.engines.address_map import SIGNATURE_PAGE, located, refusal, unmodelled_region
 from platforms.engines.bus import PeripheralBus
 from platforms.engines.entries import CONTROLLER, PAGE
 from platforms.engines.protocol import (
@@ -257,7 +257,7 @@ class RenodeEngine:
             self._watch_stores()
             self._set_alarm()
         except UnsupportedHardwareError as error:
-            self._fail(self._located(error))
+            self._fail(located(error, self._hardware.program_counter))
         except BaseException as error:  # noqa: BLE001 - raised again by run_until, not in .NET
             self._fail(error)
         else:
@@ -321,23 +321,7 @@ class RenodeEngine:
         return self._hardware.faults.take(kind, address)
 
     def _refuse(self, address: int) -> NoReturn:
-        raise self._located(
-            UnsupportedHardwareError(
-                f"firmware accessed 0x{address:08x}, which this board does not model",
-                address=address,
-            )
-        )
-
-    def _located(self, error: UnsupportedHardwareError) -> UnsupportedHardwareError:
-        """`error` with the place in the code, and what the address is on the real chip."""
-        counter = self._hardware.program_counter
-        region = unmodelled_region(error.address)
-        about = f" (this is {region.name}: {region.advice})" if region else ""
-        return UnsupportedHardwareError(
-            f"at PC 0x{counter:08x}: {error}{about}",
-            address=error.address,
-            program_counter=counter,
-        )
+        raise located(refusal(address), self._hardware.program_counter)
 
     def _stack_fault(self, kind: FaultKind, address: int) -> None:
         """Renode found no stack where it entered or left an exception."""
