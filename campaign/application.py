@@ -5,9 +5,7 @@ campaign, or the real drivers. File systems stay empty.
 """
 
 import base64
-import json
 
-from bootloader_model.boot_state import NO_SLOT
 from bootloader_model.layout import DEFAULT_LAYOUT
 from bootloader_model.partition import Partitions
 from campaign.images import Image, bundle_of
@@ -16,9 +14,10 @@ from platforms.errors import OtasimError
 from platforms.flash import FlashDevice
 from rpc_shim.boot_configuration import BootConfiguration
 from rpc_shim.boot_files import BootFiles
-from rpc_shim.dispatch import Channel, Dispatcher
+from rpc_shim.dispatch import Channel, Dispatcher, RpcError
 from rpc_shim.download import ByteSource
 from rpc_shim.frame import JsonValue
+from rpc_shim.links.rest import Params, call_frame, result_of
 from rpc_shim.services.ota import OtaService
 from rpc_shim.services.ota_update import UpdateService, UpdateSettings
 
@@ -58,12 +57,7 @@ class Application:
         self._partitions = Partitions(DEFAULT_LAYOUT, nor=nor, internal_flash=internal_flash)
         self._clock = clock
         self.console: list[str] = []
-        boot = BootConfiguration(self._partitions, NO_SLOT)
-        state = boot.state_or_none
-        for number, slot in enumerate(() if state is None else state.slots):
-            if slot.configuration.app_map_addr == vector_table:
-                boot = BootConfiguration(self._partitions, number)
-                break
+        boot = BootConfiguration.of_image_at(self._partitions, vector_table)
         self._dispatcher = Dispatcher(_DEVICE_ID, self.log)
         files = BootFiles(boot, self._partitions, self.feed_watchdog, self.log)
         self._updates = UpdateService(
@@ -93,18 +87,16 @@ class Application:
         self._clock.advance_to(self._clock.now_ns + round(seconds * NS_PER_S))
         self._ota.turn()
 
-    def call(self, method: str, params: JsonValue = None) -> JsonValue:
+    def call(self, method: str, params: Params = None) -> JsonValue:
         """Call a method; ApplicationError when the answer is an error."""
         answers: list[bytes] = []
-        request = {"id": 1, "method": method, "params": params}
-        self._dispatcher.handle(json.dumps(request).encode(), answers.append, _CHANNEL)
+        self._dispatcher.handle(call_frame(1, method, params), answers.append, _CHANNEL)
         if not answers:
             raise ApplicationError(method, "no answer")
-        answer = json.loads(answers[0])
-        if "error" in answer:
-            raise ApplicationError(method, str(answer["error"].get("message")))
-        result: JsonValue = answer.get("result")
-        return result
+        try:
+            return result_of(answers[0])
+        except RpcError as error:
+            raise ApplicationError(method, error.message) from error
 
     def update(self, image: Image, commit_timeout_s: int) -> None:
         """Take an update as a host pushes it; the reboot that follows is the caller's business."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 
 from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
-from campaign.flash import Contents, Reading, tears
+from campaign.flash import EXTREMES, Contents, Reading, tears
 from campaign.golden import (
     CutPoint,
     Golden,
@@ -151,17 +151,14 @@ class Node:
         return Story(scenario, node.point.cut, (*recoveries, *last)), node.point
 
 
-_EXTREMES = (Reading.STORED, Reading.FLIPPED)
-
-
 def readings_of(node: Node) -> tuple[Reading, ...]:
     """How marginal bits may read in a boot; where there are none, there is one way.
 
     Behind the first cut the two extremes stand for all: a state is known by them (`normal_form`).
     """
-    if not node.contents.is_weak:
-        return (Reading.STORED,)
-    return tuple(Reading) if node.cuts <= _EXACT_CUTS else _EXTREMES
+    if node.contents.is_weak and node.cuts <= _EXACT_CUTS:
+        return tuple(Reading)
+    return node.contents.extreme_readings
 
 
 def after_cut(node: Node, boot: BootRun, cut: Cut, recovery: Recovery) -> Node:
@@ -174,6 +171,19 @@ def after_cut(node: Node, boot: BootRun, cut: Cut, recovery: Recovery) -> Node:
         contents_after(boot.trace, cut.operation, cut, boot.contents),
         expectation,
         node.cuts + 1,
+        parent=node,
+        recovery=recovery,
+    )
+
+
+def after_boot(node: Node, boot: BootRun, image: Image | None, recovery: Recovery) -> Node:
+    """The state that a complete boot leaves, which started `image`, or nothing."""
+    expectation = None if image is None else node.expectation.after(image)
+    return Node(
+        boot.contents,
+        expectation or node.expectation,
+        node.cuts,
+        node.bites + 1 if boot.ending is Ending.WATCHDOG else 0,
         parent=node,
         recovery=recovery,
     )
@@ -284,7 +294,7 @@ class Explorer:
             outcomes: set[object] = set()
             for reading in readings_of(node):
                 boot = self._boot(node, reading)
-                if reading in _EXTREMES:
+                if reading in EXTREMES:
                     outcomes.add(_outcome(boot))
                 following = self._judge(node, reading, boot)
                 if following is not None and self._is_new(following, golden):
@@ -313,9 +323,7 @@ class Explorer:
         """The state behind a complete boot; None when it is a failure."""
         recovery = Recovery(reading)
         if boot.ending is Ending.WATCHDOG and node.bites + 1 < MOST_BITES:
-            return Node(
-                boot.contents, node.expectation, node.cuts, node.bites + 1, None, node, recovery
-            )
+            return after_boot(node, boot, None, recovery)
         verdict = judge(boot, node.expectation, self._images)
         problem = verdict.problem or self._update_problem(boot)
         if problem is not None or verdict.image is None:
@@ -325,9 +333,8 @@ class Explorer:
                 operation = str(point.golden.trace[index].operation)
                 self._note(Finding(problem, story, point.golden.step.name, operation))
             return None
-        expectation = node.expectation.after(verdict.image)
-        assert expectation is not None  # noqa: S101 - else there were a problem
-        return Node(boot.contents, expectation, node.cuts, 0, None, node, recovery)
+        assert node.expectation.after(verdict.image) is not None  # noqa: S101 - no problem
+        return after_boot(node, boot, verdict.image, recovery)
 
     def _update_problem(self, boot: BootRun) -> Problem | None:
         key = self._form(boot.contents)
@@ -424,7 +431,7 @@ class Explorer:
     def _check_likeness(self, node: Node, outcomes: frozenset[object]) -> None:
         """Boot a state that counts as seen; LikenessError when it goes another way."""
         self.result.likenesses += 1
-        readings = _EXTREMES if node.contents.is_weak else (Reading.STORED,)
+        readings = node.contents.extreme_readings
         found = frozenset(_outcome(self._boot(node, reading)) for reading in readings)
         if found != outcomes:
             raise LikenessError(node.story(self._scenario.name)[0].identifier)
@@ -465,11 +472,7 @@ def story_nodes(
         if recovery.cut is None:
             yield node, recovery, boot
             image = judge(boot, node.expectation, images).image
-            then = None if image is None else node.expectation.after(image)
-            bites = node.bites + 1 if boot.ending is Ending.WATCHDOG else 0
-            node = Node(
-                boot.contents, then or node.expectation, node.cuts, bites, None, node, recovery
-            )
+            node = after_boot(node, boot, image, recovery)
             continue
         cut = recovery.cut
         if cut.operation >= len(boot.trace):

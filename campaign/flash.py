@@ -58,6 +58,10 @@ class Reading(Enum):
         return _Constant(1 if self is Reading.FLIPPED else 0)
 
 
+EXTREMES = (Reading.STORED, Reading.FLIPPED)
+"""What stands for all readings where there are too many to be tried."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tear:
     """One way in which an operation can end when power goes during it.
@@ -278,6 +282,11 @@ class Contents:
     def is_weak(self) -> bool:
         """Whether any bit is marginal."""
         return bool(self.nor.weak_bits or self.internal.weak_bits)
+
+    @property
+    def extreme_readings(self) -> tuple[Reading, ...]:
+        """The extreme ways in which these contents may read; one, where no bit is marginal."""
+        return EXTREMES if self.is_weak else (Reading.STORED,)
 
     def of(self, flash: FlashName) -> Cells:
         """The contents of one of them."""

@@ -50,9 +50,8 @@ def normal_form(contents: Contents, images: Iterable[Image]) -> Hashable:
         images: all images that are known.
     """
     # What marginal bits may read as decides what a boot does, not where they are.
-    readings = (Reading.STORED, Reading.FLIPPED) if contents.is_weak else (Reading.STORED,)
     known = tuple(images)
-    forms = dict.fromkeys(_as_read(contents, known, reading) for reading in readings)
+    forms = dict.fromkeys(_as_read(contents, known, each) for each in contents.extreme_readings)
     return tuple(forms)
 
 
