@@ -166,6 +166,13 @@ class BootState:
         """Whether there is a slot of this number."""
         return 0 <= number < len(self.slots)
 
+    def slot_at(self, vector_table: int) -> int:
+        """The first slot that the processor sees at this address; NO_SLOT when none is there."""
+        for number, slot in enumerate(self.slots):
+            if slot.configuration.app_map_addr == vector_table:
+                return number
+        return NO_SLOT
+
     # What the running application does (source: OTA library).
 
     def commit(self) -> "BootState":

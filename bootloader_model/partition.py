@@ -1,11 +1,15 @@
 """A partition of a flash memory, opened: the same operations, with addresses of its own."""
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import islice
 from operator import attrgetter
 
 from bootloader_model.layout import FlashName, Layout, Partition
 from platforms.flash import FlashDevice, FlashError
+
+CHUNK_SIZE = 4096
+"""Bytes read at a time, and written between two watchdog feeds."""
 
 _end_of = attrgetter("end")
 
@@ -33,6 +37,11 @@ class OpenPartition:
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`."""
         return self._device.read(self._address(offset, length), length)
+
+    def chunks(self, length: int) -> Iterator[bytes]:
+        """The first `length` bytes, up to CHUNK_SIZE at a time."""
+        for offset in range(0, length, CHUNK_SIZE):
+            yield self.read(offset, min(CHUNK_SIZE, length - offset))
 
     def program(self, offset: int, data: bytes) -> None:
         """Clear bits: the new content is old AND `data`."""

@@ -1,7 +1,7 @@
 """Images in slots: reading, checking and copying them, whichever flash memory they are in."""
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from bootloader_model.boot_state import Slot
 from bootloader_model.image_check import (
@@ -17,8 +17,6 @@ from bootloader_model.partition import OpenPartition, Partitions
 from platforms.errors import OtasimError
 from platforms.flash import ERASED_BYTE, FlashError
 
-CHUNK_SIZE = 4096
-"""Bytes read or programmed between two watchdog feeds."""
 ERASE_RUN_SIZE = 0x1_0000
 """Bytes erased between two watchdog feeds, where the sectors are no larger."""
 PROGRAM_ALIGNMENT = 4
@@ -62,7 +60,7 @@ class SlotAccess:
         Raises FlashError, and UnknownPartitionError when the slot is nowhere on this board.
         """
         partition = self._open(slot)
-        return b"".join(_chunks(partition, slot.state.app_len))
+        return b"".join(partition.chunks(slot.state.app_len))
 
     def read_head(self, slot: Slot, length: int) -> bytes:
         """The first bytes of the slot's image, `length` of them or as many as it has."""
@@ -112,7 +110,7 @@ class SlotAccess:
                 write_to.erase(offset, size)
                 self._feed()
             offset = 0
-            for chunk in _chunks(read_from, length):
+            for chunk in read_from.chunks(length):
                 write_to.program(offset, _aligned(chunk))
                 offset += len(chunk)
                 self._feed()
@@ -129,15 +127,10 @@ class SlotAccess:
 
     def _crc32(self, partition: OpenPartition, length: int) -> int:
         crc32 = 0
-        for chunk in _chunks(partition, length):
+        for chunk in partition.chunks(length):
             crc32 = zlib.crc32(chunk, crc32)
             self._feed()
         return crc32
-
-
-def _chunks(partition: OpenPartition, length: int) -> Iterator[bytes]:
-    for offset in range(0, length, CHUNK_SIZE):
-        yield partition.read(offset, min(CHUNK_SIZE, length - offset))
 
 
 def _aligned(chunk: bytes) -> bytes:

@@ -40,7 +40,7 @@ from rpc_shim.config.schema import (
     UPDATE_URL,
     WATCHDOG_TIMEOUT,
 )
-from rpc_shim.dispatch import Dispatcher
+from rpc_shim.dispatch import Channel, Dispatcher, Reply
 from rpc_shim.download import ByteSource
 from rpc_shim.framing import DEFAULT_MAX_FRAME_SIZE
 from rpc_shim.links.network import Network
@@ -59,6 +59,9 @@ MAC = "02CAFE000405"  # locally administered: no real device has it
 
 _INFORMATION = 2
 """The device's log level of everything that the services log."""
+
+_BRIDGED_FRAME_SIZE = DEFAULT_MAX_FRAME_SIZE - 1
+"""One byte less than the USART's queue: the newline that ends a line goes in as well."""
 
 OpenUrl = Callable[[str, bytes | None], ByteSource]
 """Starts a download of a URL, whose server is verified by the given CA certificates (PEM), or by
@@ -196,11 +199,7 @@ class ServiceApplication:
     def turn(self) -> None:
         """One turn of the firmware's main loop."""
         self._channel.turn()
-        if self._network is not None:
-            for line in self._network.take_lines():
-                self.log(line)
-            for request in self._network.take():
-                self._dispatcher.handle(request.frame, request.reply, request.channel)
+        _serve(self._network, self.log, self._dispatcher.handle)
         self._ota.turn()
         self._updates.turn()
         if self._reboot_at_ns is not None and self.clock.now_ns >= self._reboot_at_ns:
@@ -357,8 +356,7 @@ class BridgeApplication:
             log,
             self._to_firmware,
             machine.clock,
-            # One byte less than the USART's queue: the newline that ends a line goes in as well.
-            max_frame_size=DEFAULT_MAX_FRAME_SIZE - 1,
+            max_frame_size=_BRIDGED_FRAME_SIZE,
         )
         self._machine = machine
 
@@ -366,19 +364,12 @@ class BridgeApplication:
         """The firmware is about to run."""
         if self._network is not None:
             self._network.application_started(
-                self._device_id,
-                DEFAULT_MAX_FRAME_SIZE - 1,
-                takes_uploads=True,
-                answers_to_any_name=True,
+                self._device_id, _BRIDGED_FRAME_SIZE, answers_to_any_name=True
             )
 
     def turn(self) -> None:
         """One turn of the firmware's main loop."""
-        if self._network is not None:
-            for line in self._network.take_lines():
-                self._log(line)
-            for request in self._network.take():
-                self._bridge.handle(request.frame, request.reply, request.channel)
+        _serve(self._network, self._log, self._bridge.handle)
         self._bridge.turn()
 
     def host_bytes(self, data: bytes) -> None:
@@ -397,3 +388,17 @@ class BridgeApplication:
 
     def _to_firmware(self, data: bytes) -> None:
         self._machine.engine.uart_input(data)
+
+
+def _serve(
+    network: Network | None,
+    log: Callable[[str], None],
+    handle: Callable[[bytes, Reply, Channel], None],
+) -> None:
+    """Log what the links have to say, and handle what has come over them."""
+    if network is None:
+        return
+    for line in network.take_lines():
+        log(line)
+    for request in network.take():
+        handle(request.frame, request.reply, request.channel)

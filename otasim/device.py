@@ -180,10 +180,8 @@ def _running_image(machine: Machine, vector_table: int, *, strict_original: bool
     content = machine.models.internal_flash.memory.storage
     offset = vector_table - FLASH_BASE
     number, length = NO_SLOT, SEARCH_LENGTH
-    for candidate, slot in enumerate(() if state is None else state.slots):
-        if slot.configuration.app_map_addr == vector_table:
-            number, length = candidate, slot.state.app_len
-            break
+    if state is not None and (found := state.slot_at(vector_table)) != NO_SLOT:
+        number, length = found, state.slots[found].state.app_len
     if not 0 <= offset < len(content):
         return RunningImage(number, AppInfo("unknown", "unknown", ""))
     return RunningImage(number, image_info(bytes(content[offset : offset + length])))

@@ -4,7 +4,9 @@ It is RAM of one boot of the application. What is in it is in the flash: a chang
 moment its record has been written and read back.
 """
 
-from bootloader_model.boot_state import BootState
+from typing import Self
+
+from bootloader_model.boot_state import NO_SLOT, BootState
 from bootloader_model.journal import Journal
 from bootloader_model.partition import Partitions
 from rpc_shim.dispatch import FAILED, RpcError
@@ -29,6 +31,14 @@ class BootConfiguration:
         self._journal = Journal(partitions.journal_areas, strict_original=strict_original)
         winner = self._journal.load().winner
         self._state = None if winner is None else winner.state
+
+    @classmethod
+    def of_image_at(cls, partitions: Partitions, vector_table: int) -> Self:
+        """The same, for the application that runs from this address."""
+        boot = cls(partitions, NO_SLOT)
+        if boot._state is not None:
+            boot._running_slot = boot._state.slot_at(vector_table)
+        return boot
 
     @property
     def state_or_none(self) -> BootState | None:

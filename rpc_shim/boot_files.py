@@ -21,7 +21,6 @@ from rpc_shim.filesystem import (
     merge_file_systems,
 )
 
-_COPIED_AT_ONCE = 4096
 _CONFIGURATION_FILE = re.compile(r"/?conf\d\.json(\.try)?")
 
 
@@ -113,11 +112,12 @@ class BootFiles:
         for offset, length in write_to.erase_runs(size, ERASE_RUN_SIZE):
             write_to.erase(offset, length)
             self._feed_watchdog()
-        for offset in range(0, size, _COPIED_AT_ONCE):
-            chunk = read_from.read(offset, min(_COPIED_AT_ONCE, size - offset))
+        offset = 0
+        for chunk in read_from.chunks(size):
             if chunk.count(ERASED_BYTE) != len(chunk):
                 write_to.program(offset, chunk)
                 self._feed_watchdog()
+            offset += len(chunk)
 
     def _make_if_missing(self, root: RootFileSystem, state: BootState) -> None:
         if state.slots[state.active_slot].state.app_flags & APP_FLAG_FS_CREATED:

@@ -39,7 +39,6 @@ from rpc_shim.bundle.stream import (
 
 PLATFORM = "stm32"
 
-_VERIFIED_AT_ONCE = 4096
 _VECTOR_TABLE_HEAD_SIZE = 8
 
 
@@ -269,8 +268,7 @@ class _PartitionWriter:
     def verify(self) -> int:
         """Read everything back; its CRC-32 (IEEE). UpdateError when it is not as written."""
         read_back = 0
-        for offset in range(0, self.length, _VERIFIED_AT_ONCE):
-            chunk = self._partition.read(offset, min(_VERIFIED_AT_ONCE, self.length - offset))
+        for chunk in self._partition.chunks(self.length):
             read_back = zlib.crc32(chunk, read_back)
         if read_back != self._crc32:
             raise UpdateError(

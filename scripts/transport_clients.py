@@ -29,6 +29,7 @@ from rpc_shim.frame import (
     encode_request,
 )
 from rpc_shim.framing import FrameReceived, LineDemultiplexer
+from rpc_shim.links.http import WEBSOCKET_PROTOCOL
 from rpc_shim.links.rest import result_of
 
 Params = dict[str, JsonValue]
@@ -36,7 +37,6 @@ Params = dict[str, JsonValue]
 _LARGEST_ANSWER = 1024 * 1024
 _READ_SIZE = 65536
 _FULL_S = 0.001
-_WEBSOCKET_PROTOCOL = "clubby.cesanta.com"
 _SOURCE = "load"
 # Never used twice: a late answer to an earlier call must not pass for the answer to another one.
 _IDS = count(1)
@@ -292,7 +292,7 @@ async def websocket(url: str) -> AsyncIterator[Connection]:
     """A WebSocket."""
     async with (
         aiohttp.ClientSession() as session,
-        session.ws_connect(url, protocols=[_WEBSOCKET_PROTOCOL]) as opened,
+        session.ws_connect(url, protocols=[WEBSOCKET_PROTOCOL]) as opened,
     ):
         yield _WebSocket(opened)
 

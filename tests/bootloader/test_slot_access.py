@@ -5,9 +5,9 @@ import pytest
 
 from bootloader_model.boot_state import Slot, SlotConfiguration
 from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS, FlashName, UnknownPartitionError
-from bootloader_model.partition import Partitions
+from bootloader_model.partition import CHUNK_SIZE, Partitions
 from bootloader_model.provisioning import describe_image
-from bootloader_model.slot_access import CHUNK_SIZE, CopyError, SlotAccess
+from bootloader_model.slot_access import CopyError, SlotAccess
 from platforms.flash import FlashError
 from tests.bootloader.fake_board import SMALL_APP_SIZE, FakeBoard, make_image
 
