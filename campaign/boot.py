@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from bootloader_model.protocol import BootTarget, Loader
-from campaign.flash import Contents, FlashPair, Operation, Reading, Tear, Traced
+from campaign.cells import Contents, Operation, Reading, Tear
+from campaign.flash import FlashPair, Traced
 from platforms.clock import NS_PER_S
 from platforms.devices.reset_cause import ResetCause
 from platforms.flash import FlashDevice

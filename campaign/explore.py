@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 
 from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
-from campaign.flash import EXTREMES, Contents, Reading, tears
+from campaign.cells import EXTREMES, Contents, Reading, tears
 from campaign.golden import (
     CutPoint,
     Golden,

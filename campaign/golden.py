@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from bootloader_model.provisioning import provision
 from campaign.application import Application
 from campaign.boot import BootRun, LoaderFactory, run_boot
-from campaign.flash import Contents, FlashPair, Tear, Traced
+from campaign.cells import Contents, Tear
+from campaign.flash import FlashPair, Traced
 from campaign.judge import Kind, Problem, judge
 from campaign.scenario import Act, Boot, Call, Expectation, Scenario, Start, Step, Update, Wait
 from campaign.story import Cut

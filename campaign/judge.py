@@ -13,7 +13,8 @@ from bootloader_model.image_check import VECTOR_TABLE_HEAD_SIZE, VectorTableHead
 from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS, FLASH_BASE
 from campaign.application import Application
 from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
-from campaign.flash import Contents, FlashPair
+from campaign.cells import Contents
+from campaign.flash import FlashPair
 from campaign.images import PROBE, Image
 from campaign.scenario import COMMIT_LOST, NOT_ROLLED_BACK, UPDATE_LOST, Expectation
 from platforms.clock import Clock

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from bootloader_model.boot_record import MAX_SLOTS, RECORD_SIZE, check_record, record_sequence
 from bootloader_model.journal import MAX_RECORDS, is_newer
 from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS
-from campaign.flash import Contents, Reading
+from campaign.cells import Contents, Reading
 from campaign.images import Image
 
 ROOM = 8

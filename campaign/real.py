@@ -12,7 +12,7 @@ from bootloader_model.layout import FlashName
 from bootloader_model.protocol import BootTarget
 from campaign.application import Application
 from campaign.boot import Ending, Hardware, LoaderFactory, PowerCut, carry_out
-from campaign.flash import PAGE_SIZE, Cells, Contents, Reading
+from campaign.cells import PAGE_SIZE, Cells, Contents, Reading
 from campaign.golden import Golden, GoldenStep, perform
 from campaign.scenario import Boot
 from campaign.story import Cut

@@ -9,8 +9,9 @@ from bootloader_model.layout import DEFAULT_LAYOUT
 from bootloader_model.loader import describe_state
 from bootloader_model.partition import Partitions
 from campaign.boot import Ending, LoaderFactory
+from campaign.cells import Contents, Reading
 from campaign.explore import Finding, Result, story_nodes
-from campaign.flash import Contents, FlashPair, Reading
+from campaign.flash import FlashPair
 from campaign.images import PROBE
 from campaign.judge import judge, update_problem
 from campaign.scenario import Scenario

@@ -12,7 +12,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from campaign.flash import Reading, Tear
+from campaign.cells import Reading, Tear
 from platforms.devices.torn import TornShape
 from platforms.errors import OtasimError
 

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootloader_model.layout import FlashName
-from campaign.flash import Contents, FlashPair, Reading, Tear, tears
+from campaign.cells import Contents, Reading, Tear, tears
+from campaign.flash import FlashPair
 from campaign.real import RealFlash
 from campaign.story import Cut
 from platforms.devices.torn import TornShape

@@ -6,8 +6,8 @@ from bootloader_model.boot_state import BootState
 from bootloader_model.decision import Reason
 from bootloader_model.loader import MosLoader
 from campaign import explore
+from campaign.cells import Contents, Operation, Tear
 from campaign.explore import Explorer, LikenessError, Settings
-from campaign.flash import Contents, Operation, Tear
 from campaign.golden import run_golden
 from campaign.images import OLD
 from campaign.real import MismatchError

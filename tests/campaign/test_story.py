@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from campaign.flash import Reading, Tear
+from campaign.cells import Reading, Tear
 from campaign.story import Cut, Recovery, Story, StoryIdError
 from platforms.devices.torn import TornShape
 
