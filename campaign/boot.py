@@ -1,13 +1,14 @@
 """One boot of a loader on campaign flash, bounded: whatever the loader does, it ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
 from bootloader_model.protocol import BootTarget, Loader
-from campaign.cells import Contents, Operation, Reading, Tear
+from campaign.cells import Contents, Operation, Reading, Tear, sectors_of
 from campaign.flash import FlashPair, Traced
 from platforms.clock import NS_PER_S
+from platforms.devices.flash_memory import OperationKind
 from platforms.devices.reset_cause import ResetCause
 from platforms.flash import FlashDevice
 from platforms.machine import ResetAsserted
@@ -76,6 +77,14 @@ class BootRun:
     log: str
     problem: str
     has_watchdog: bool
+
+    def erased_sectors(self) -> Iterator[tuple[str, int]]:
+        """Name of the memory and address of each sector, every time that it was erased."""
+        for traced in self.trace:
+            operation = traced.operation
+            if operation.kind is OperationKind.ERASE:
+                for sector in sectors_of(operation):
+                    yield operation.flash.value, sector
 
 
 class Hardware:

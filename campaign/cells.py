@@ -144,6 +144,17 @@ class Operation:
         return f"{self.kind.value} {self.flash.value} 0x{self.address:06x} +0x{len(self.after):x}"
 
 
+def sectors_of(operation: Operation) -> tuple[int, ...]:
+    """Addresses of the sectors that an operation lies in."""
+    return _sectors_between(operation.flash, operation.address, operation.end)
+
+
+@cache
+def _sectors_between(flash: FlashName, address: int, end: int) -> tuple[int, ...]:
+    sectors = _GEOMETRIES[flash].sectors
+    return tuple(each.address for each in sectors if each.address < end and each.end > address)
+
+
 @cache
 def erased(length: int) -> bytes:
     """Bytes of erased cells."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bootloader_model.provisioning import provision
 from campaign.application import Application
 from campaign.boot import BootRun, LoaderFactory, run_boot
-from campaign.cells import Contents, Tear
+from campaign.cells import Contents, tears
 from campaign.flash import FlashPair, Traced
 from campaign.judge import Kind, Problem, judge
 from campaign.scenario import Act, Boot, Call, Expectation, Scenario, Start, Step, Update, Wait
@@ -80,26 +80,45 @@ class CutPoint:
     expectation: Expectation
 
 
-def contents_after(trace: tuple[Traced, ...], index: int, cut: Cut, end: Contents) -> Contents:
-    """What the flash holds when power goes at operation `index` of a trace."""
-    traced = trace[index]
+def cuts_of(trace: Sequence[Traced], end: Contents, seed: int) -> Iterator[tuple[Cut, Contents]]:
+    """Every cut of a trace, in order: before each operation, torn, and behind the last.
+
+    Args:
+        trace: the operations.
+        end: what the flash holds after the last one.
+        seed: chooses among the outcomes of torn operations.
+    """
+    for index, traced in enumerate(trace):
+        yield Cut(index), traced.contents
+        torn = traced.contents.all_torn(traced.operation, seed)
+        for tear, contents in zip(tears(seed), torn, strict=True):
+            yield Cut(index, tear), contents
+    if trace:
+        yield Cut(len(trace) - 1, is_after=True), end
+
+
+def contents_after(trace: Sequence[Traced], cut: Cut, end: Contents) -> Contents:
+    """What the flash holds after one cut of a trace."""
+    traced = trace[cut.operation]
     if cut.tear is not None:
         return traced.contents.torn(traced.operation, cut.tear)
     if not cut.is_after:
         return traced.contents
-    return trace[index + 1].contents if index + 1 < len(trace) else end
+    following = cut.operation + 1
+    return trace[following].contents if following < len(trace) else end
 
 
-def point_of(golden: GoldenStep, cut: Cut) -> CutPoint:
-    """A cut in a step, computed from its trace."""
-    index = cut.operation - golden.first_operation
-    step, is_last = golden.step, index == len(golden.trace) - 1
+def point_of(golden: GoldenStep, cut: Cut, contents: Contents | None = None) -> CutPoint:
+    """A cut in a step, by its number in the scenario; the contents are found when not given."""
+    in_step = Cut(cut.operation - golden.first_operation, cut.tear, is_after=cut.is_after)
+    step, is_last = golden.step, in_step.operation == len(golden.trace) - 1
     expectation = step.before
     if is_last and cut.is_after:
         expectation = step.after
     elif is_last and cut.tear is not None:
         expectation = step.during
-    contents = contents_after(golden.trace, index, cut, golden.end)
+    if contents is None:
+        contents = contents_after(golden.trace, in_step, golden.end)
     return CutPoint(golden, cut, contents, expectation)
 
 
@@ -167,16 +186,3 @@ def perform(application: Application, act: Act) -> None:
             application.wait(seconds)
         case Start() | Boot():
             pass
-
-
-def cut_points(golden: Golden, tears: Sequence[Tear]) -> Iterator[CutPoint]:
-    """Every cut of a golden run, in order: before each operation, torn, and behind the last."""
-    for step in golden.steps:
-        for index in range(len(step.trace)):
-            number = step.first_operation + index
-            yield point_of(step, Cut(number))
-            for tear in tears:
-                yield point_of(step, Cut(number, tear))
-        if step.trace:
-            last = step.first_operation + len(step.trace) - 1
-            yield point_of(step, Cut(last, is_after=True))

@@ -8,13 +8,13 @@ from bootloader_model.journal import Journal
 from bootloader_model.layout import DEFAULT_LAYOUT
 from bootloader_model.loader import describe_state
 from bootloader_model.partition import Partitions
-from campaign.boot import Ending, LoaderFactory
+from campaign.boot import Ending
 from campaign.cells import Contents, Reading
-from campaign.explore import Finding, Result, story_nodes
+from campaign.check import start_of, states_of
+from campaign.expand import Life
+from campaign.explore import Finding, Result
 from campaign.flash import FlashPair
-from campaign.images import PROBE
-from campaign.judge import judge, update_problem
-from campaign.scenario import Scenario
+from campaign.judge import update_problem
 from campaign.story import Story
 
 
@@ -110,25 +110,22 @@ def finding_lines(finding: Finding, command: str) -> Iterator[str]:
     yield f"  {command}"
 
 
-def replay_lines(
-    scenario: Scenario, loader: LoaderFactory, story: Story, seed: int
-) -> Iterator[str]:
+def replay_lines(life: Life, story: Story) -> Iterator[str]:
     """A story lived again: boot logs, decisions, and the boot state before and after each boot.
 
     Raises OtasimError when the story does not fit to scenario and loader.
     """
-    images = (*scenario.images, PROBE)
+    scenario, point = life.plan.scenario, start_of(life, story)
+    operation = point.golden.trace[point.cut.operation - point.golden.first_operation].operation
     yield f"{scenario.name}: {scenario.title}"
-    for number, (node, recovery, boot) in enumerate(story_nodes(scenario, loader, story, seed)):
-        if number == 0 and node.point is not None:
-            point = node.point
-            operation = point.golden.trace[point.cut.operation - point.golden.first_operation]
-            name = point.golden.step.name
-            yield f"step '{name}', power cut at {operation.operation}: {point.cut}"
+    yield f"step '{point.golden.step.name}', power cut at {operation}: {point.cut}"
+    for number, (state, recovery, boot) in enumerate(states_of(life, story), 1):
+        if recovery is None or boot is None:
+            continue
         reading = recovery.reading.value
-        yield f"boot {number + 1}, reset cause {node.cause.value}, marginal bits {reading}"
-        yield f"  may run: {node.expectation.names()}"
-        yield f"  boot state before: {describe_contents(node.contents, recovery.reading)}"
+        yield f"boot {number}, reset cause {state.cause.value}, marginal bits {reading}"
+        yield f"  may run: {life.expectation(state).names()}"
+        yield f"  boot state before: {describe_contents(state.contents, recovery.reading)}"
         yield from (f"  | {line}" for line in boot.log.splitlines())
         yield from (f"  decision: {decision}" for decision in boot.decisions)
         yield f"  boot state after:  {describe_contents(boot.contents)}"
@@ -136,11 +133,11 @@ def replay_lines(
             yield f"  power cut: {recovery.cut}"
             continue
         yield f"  the loader {boot.ending.value}"
-        verdict = judge(boot, node.expectation, images)
+        verdict = life.judge(state, boot)
         problem = verdict.problem
         if verdict.image is not None:
             yield f"  runs: {verdict.image}"
-            problem = problem or update_problem(loader, boot)
+            problem = problem or update_problem(life.plan.loader, boot)
         if problem is not None:
             yield f"  {problem.kind.value}: {problem.text}"
 

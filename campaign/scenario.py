@@ -195,6 +195,23 @@ class Scenario:
         return tuple(dict.fromkeys(found))
 
 
+def expectations_of(scenario: Scenario) -> tuple[Expectation, ...]:
+    """Everything that is ever expected in a scenario, every object in it, always in this order."""
+    found: dict[int, Expectation] = {}
+
+    def add(expectation: Expectation | None) -> None:
+        if expectation is not None and id(expectation) not in found:
+            found[id(expectation)] = expectation
+            for _, then in expectation.runs:
+                add(then)
+            add(expectation.once_noted)
+
+    for step in scenario.steps:
+        for expectation in (step.before, step.during, step.after):
+            add(expectation)
+    return tuple(found.values())
+
+
 def steady(name: str, act: Act, image: Image, before: Image | None = None) -> Step:
     """A step during all of which `image` is what runs.
 

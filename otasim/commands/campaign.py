@@ -1,11 +1,10 @@
 """`otasim campaign`: proves that no power cut bricks a boot loader, or shows the one that does."""
 
-import importlib
 import json
 import shlex
 import sys
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import TextIO
 
 import click
@@ -20,11 +19,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bootloader_model.custom_loader import LoaderNameError, load_loader
-from bootloader_model.loader import MosLoader
-from bootloader_model.protocol import Loader
+from bootloader_model.custom_loader import LoaderNameError
 from campaign.boot import LoaderFactory
-from campaign.explore import Explorer, LikenessError, Result, Settings
+from campaign.expand import Life, Plan, Settings
+from campaign.explore import Explorer, LikenessError, Result
 from campaign.real import MismatchError
 from campaign.report import (
     finding_lines,
@@ -36,8 +34,17 @@ from campaign.report import (
 )
 from campaign.scenario import SCENARIOS, Scenario
 from campaign.story import Story, StoryIdError
+from campaign.work import UnsendableError, Workers
+from otasim.campaigns import (
+    CampaignNameError,
+    Labour,
+    find_loader,
+    find_scenario,
+    labour,
+    saved_work,
+)
 from otasim.cli import EXIT_FAILED
-from otasim.interrupts import EXIT_INTERRUPTED
+from otasim.interrupts import EXIT_INTERRUPTED, HeldInterrupt
 
 EXIT_DISTRUSTED = 3
 CLOSURE = "closure"
@@ -62,6 +69,20 @@ class _Depth(click.ParamType[int | None]):
         return depth
 
 
+class _Shard(click.ParamType[tuple[int, int]]):
+    """K/N: the K-th of N parts."""
+
+    name = "K/N"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        number, _, shards = str(value).partition("/")
+        if not (number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
+            self.fail(f"expected K/N with K from 1 to N, such as 1/4, got {value!r}", param, ctx)
+        return int(number), int(shards)
+
+
 @click.command()
 @click.argument("names", nargs=-1, metavar="[SCENARIO]...")
 @click.option("--loader", "loader_name", metavar="MODULE:CLASS", help="Your own boot loader.")
@@ -75,16 +96,30 @@ class _Depth(click.ParamType[int | None]):
     "--check-every", type=click.IntRange(min=0), default=1000, show_default=True, metavar="N",
     help="Make every Nth state on the board's flash models as well, and compare; 0: none.",
 )  # fmt: skip
+@click.option(
+    "--jobs", "-j", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+    help="Work in N processes.",
+)  # fmt: skip
+@click.option("--shard", type=_Shard(), default="1/1", metavar="K/N",
+              help="Only the K-th of N parts of the first cuts, for N machines.")  # fmt: skip
+@click.option("--executor", "executor_name", metavar="MODULE:FUNCTION",
+              help="Who works: a function that makes a concurrent.futures executor.")  # fmt: skip
+@click.option("--resume", "is_resumed", is_flag=True,
+              help="Go on where the same campaign was broken off.")  # fmt: skip
 @click.option("--json-lines", type=click.File("w"), metavar="FILE",
               help="Write findings and results, one JSON object a line.")  # fmt: skip
 @click.option("--replay", metavar="ID", help="Tell one story again, as a campaign printed it.")
 @click.option("--list", "is_list", is_flag=True, help="List the scenarios.")
-def campaign(
+def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
     names: tuple[str, ...],
     loader_name: str | None,
     depth: int | None,
     seed: int,
     check_every: int,
+    jobs: int,
+    shard: tuple[int, int],
+    executor_name: str | None,
+    is_resumed: bool,
     json_lines: TextIO | None,
     replay: str | None,
     is_list: bool,
@@ -100,13 +135,17 @@ def campaign(
         for scenario in SCENARIOS:
             click.echo(f"{scenario.name:<18} {scenario.title}")
         return
-    loader = _loader_factory(loader_name)
+    settings = Settings(depth, seed, check_every)
     try:
+        loader = find_loader(loader_name)
         if replay is not None:
-            _replay(replay, loader, seed)
+            _replay(replay, loader, settings)
             return
-        scenarios = [_find_scenario(name) for name in names] or list(SCENARIOS)
-        results = _run(scenarios, loader, Settings(depth, seed, check_every))
+        plans = [Plan(scenario, loader, settings) for scenario in _scenarios(names)]
+        with labour(jobs, executor_name) as workers:
+            results = _run(plans, loader_name, workers, shard, is_resumed=is_resumed)
+    except (LoaderNameError, CampaignNameError, UnsendableError) as error:
+        raise click.UsageError(str(error)) from error
     except (MismatchError, LikenessError) as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(EXIT_DISTRUSTED) from error
@@ -117,40 +156,18 @@ def campaign(
         raise SystemExit(EXIT_INTERRUPTED)
 
 
-def _loader_factory(name: str | None) -> LoaderFactory:
-    if name is None:
-        return MosLoader
-
-    def make() -> Loader:
-        return load_loader(name, directory=Path.cwd())
-
-    try:
-        make()
-    except LoaderNameError as error:
-        raise click.UsageError(str(error)) from error
-    return make
+def _scenarios(names: tuple[str, ...]) -> list[Scenario]:
+    return [find_scenario(name) for name in names] or list(SCENARIOS)
 
 
-def _find_scenario(name: str) -> Scenario:
-    for scenario in SCENARIOS:
-        if scenario.name == name:
-            return scenario
-    module_name, _, attribute = name.partition(":")
-    if not attribute:
-        known = ", ".join(scenario.name for scenario in SCENARIOS)
-        raise click.UsageError(f"no scenario {name!r}: expected module:NAME or one of {known}")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: object = getattr(importlib.import_module(module_name), attribute, None)
-    except ImportError as error:
-        raise click.UsageError(f"scenario {name!r}: {error}") from error
-    if not isinstance(found, Scenario):
-        raise click.UsageError(f"{name!r} is no campaign.scenario.Scenario")
-    return found
-
-
-def _run(scenarios: list[Scenario], loader: LoaderFactory, settings: Settings) -> list[Result]:
+def _run(
+    plans: list[Plan],
+    loader_name: str | None,
+    workers: Labour,
+    shard: tuple[int, int],
+    *,
+    is_resumed: bool,
+) -> list[Result]:
     results = []
     progress = Progress(
         TextColumn("{task.description}"),
@@ -163,19 +180,36 @@ def _run(scenarios: list[Scenario], loader: LoaderFactory, settings: Settings) -
         transient=True,
         disable=not sys.stderr.isatty(),
     )
-    with progress:
-        for scenario in scenarios:
-            task_id = progress.add_task(scenario.name, rate="", total=None)
-            show = partial(_show, progress, task_id)
-            results.append(Explorer(scenario, loader, settings, show).run())
+    with ExitStack() as cleanup:
+        cleanup.enter_context(progress)
+        interrupt = cleanup.enter_context(HeldInterrupt())
+        for plan in plans:
+            saved = saved_work(plan, loader_name, shard, is_resumed=is_resumed)
+            task_id = progress.add_task(plan.scenario.name, rate="", total=None)
+            show = partial(_show, progress, task_id, interrupt)
+            with saved:
+                team = Workers(
+                    plan,
+                    workers.executor,
+                    workers=workers.workers,
+                    is_in_order=workers.is_in_order,
+                    saved=saved,
+                )
+                result = Explorer(plan, team, shard=shard, on_progress=show).run()
             progress.remove_task(task_id)
-            click.echo(scenario_line(results[-1]))
-            if results[-1].is_interrupted:
+            results.append(result)
+            click.echo(scenario_line(result))
+            if result.is_interrupted:
+                click.echo("broken off: the same command with --resume goes on from here", err=True)
                 break
+            saved.remove()
     return results
 
 
-def _show(progress: Progress, task_id: TaskID, result: Result, waiting: int) -> None:
+def _show(
+    progress: Progress, task_id: TaskID, interrupt: HeldInterrupt, result: Result, waiting: int
+) -> None:
+    interrupt.check()
     speed = next(task.speed for task in progress.tasks if task.id == task_id)
     # What waits is all that is left of this depth; deeper states may still appear.
     progress.update(
@@ -218,10 +252,11 @@ def _command(story: Story, loader_name: str | None, seed: int) -> str:
     return shlex.join(words)
 
 
-def _replay(identifier: str, loader: LoaderFactory, seed: int) -> None:
+def _replay(identifier: str, loader: LoaderFactory, settings: Settings) -> None:
     try:
         story = Story.parse(identifier)
     except StoryIdError as error:
         raise click.UsageError(str(error)) from error
-    for line in replay_lines(_find_scenario(story.scenario), loader, story, seed):
+    life = Life(Plan(find_scenario(story.scenario), loader, settings))
+    for line in replay_lines(life, story):
         click.echo(line)

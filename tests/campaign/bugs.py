@@ -197,6 +197,7 @@ def torn_record_accepted() -> Buggy:
     return Buggy(
         (journal, "check_record", check),
         (journal, "parse_record", parse),
+        (journal, "_scan_area", journal._scan_area.__wrapped__),
         (journal, "_scan_place", journal._scan_place.__wrapped__),
     )
 
@@ -213,6 +214,7 @@ def sequence_not_compared() -> Buggy:
 
     return Buggy(
         (journal, "is_newer", newer),
+        (journal, "_scan_area", journal._scan_area.__wrapped__),
         (journal, "_scan_place", journal._scan_place.__wrapped__),
     )
 

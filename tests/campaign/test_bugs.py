@@ -6,9 +6,11 @@ import pytest
 
 from bootloader_model.loader import MosLoader
 from bootloader_model.protocol import Loader
-from campaign.explore import Explorer, Result, Settings, story_nodes
-from campaign.images import NEW, OLD, PROBE
-from campaign.judge import Kind, judge
+from campaign.check import states_of
+from campaign.expand import Life, Plan, Settings
+from campaign.explore import Explorer, Result
+from campaign.images import NEW, OLD
+from campaign.judge import Kind
 from campaign.scenario import SCENARIOS, Boot, Call, Scenario, steady, take_update
 from campaign.story import Story
 from platforms.devices.reset_cause import ResetCause
@@ -56,14 +58,15 @@ def scenario(name: str) -> Scenario:
 
 
 def explore(loader: Bug, name: str, depth: int | None = 1) -> Result:
-    return Explorer(scenario(name), loader, Settings(depth=depth, check_every=0)).run()
+    return Explorer(Plan(scenario(name), loader, Settings(depth, check_every=0))).run()
 
 
 def replayed(loader: Bug, story: Story) -> Kind | None:
     """What the last boot of a story comes to."""
-    life = scenario(story.scenario)
-    node, _, boot = list(story_nodes(life, loader, story, 0))[-1]
-    problem = judge(boot, node.expectation, (*life.images, PROBE)).problem
+    life = Life(Plan(scenario(story.scenario), loader, Settings()))
+    *_, (state, _, boot), _ = states_of(life, story)
+    assert boot is not None
+    problem = life.judge(state, boot).problem
     return None if problem is None else problem.kind
 
 
