@@ -25,7 +25,7 @@ from platforms.flash import ERASED_BYTE, FlashGeometry
 PAGE_SIZE = 256
 _ERASED_PAGE = bytes([ERASED_BYTE]) * PAGE_SIZE
 _HASH_SIZE = 16
-_TORN_CACHE = 512  # a torn erase of an internal sector holds two times 64 KB
+_TORN_CACHE = 4096  # a torn erase of an internal sector holds two times 64 KB
 _REGION_CACHE = 4096  # operations; each with as many regions as there are tears
 
 _LARGEST_ERASE = max(erase.size for erase in w25q32jv.ERASE_TYPES)

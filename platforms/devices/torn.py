@@ -12,6 +12,7 @@ never clears one.
 
 import enum
 import random
+import re
 from dataclasses import dataclass
 
 # Cells of one word line are programmed and erased together, so that is the grain of a mix. 256
@@ -25,6 +26,8 @@ _SHARE_BITS = 8
 # A handful of marginal cells is what makes firmware read one value and then another. Thousands
 # would only make every checksum fail at once, which the other shapes do already.
 _MOST_WEAK_BITS = 32
+
+_NOT_ZERO = re.compile(rb"[^\0]", re.DOTALL)
 
 
 class TornShape(enum.Enum):
@@ -175,12 +178,13 @@ def _random_mask(bits: int, rng: random.Random, share: float) -> int:
 
 def _choose_weak_bits(before: bytes, after: bytes, rng: random.Random) -> frozenset[int]:
     """A few of the bits that the operation was to change, at most one in each byte."""
-    differing = [index for index, old in enumerate(before) if old != after[index]]
+    change = int.from_bytes(before, "little") ^ int.from_bytes(after, "little")
+    differing = [m.start() for m in _NOT_ZERO.finditer(change.to_bytes(len(before), "little"))]
     chosen = rng.sample(differing, min(_MOST_WEAK_BITS, len(differing)))
     weak = set()
     for index in chosen:
-        change = before[index] ^ after[index]
-        bit = rng.choice([number for number in range(8) if (change >> number) & 1])
+        byte = before[index] ^ after[index]
+        bit = rng.choice([number for number in range(8) if (byte >> number) & 1])
         weak.add(8 * index + bit)
     return frozenset(weak)
 

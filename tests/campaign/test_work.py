@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-import distributed
 import pytest
+from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,15 +62,12 @@ def test_an_executor_that_takes_tasks_in_any_order_does_as_well(alone: Result) -
 @pytest.mark.filterwarnings("ignore")  # of Dask's own, about this machine
 def test_a_dask_cluster_does_the_work() -> None:
     with (
-        distributed.LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True
-        ) as cluster,
-        distributed.Client(cluster) as client,  # type: ignore[no-untyped-call],
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
     ):
         executor = cast("Executor", client.get_executor())
-        assert explored(BUGGY, Workers(BUGGY, executor, workers=2, is_in_order=False)) == explored(
-            BUGGY
-        )
+        workers = Workers(BUGGY, executor, workers=2, is_in_order=False)
+        assert explored(BUGGY, workers) == explored(BUGGY)
 
 
 def test_shards_together_are_the_whole() -> None:
