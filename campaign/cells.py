@@ -10,8 +10,9 @@ firm when they are driven.
 
 import hashlib
 import random
+import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, lru_cache
@@ -242,9 +243,12 @@ class Region:
             end = address + len(after)
             after = self.stored(address - skipped, skipped) + after + self.stored(end, rest)
         pages, pages_hash = dict(self.pages), self._pages_hash
-        for start in range(0, len(after), PAGE_SIZE):
+        numbers: Iterable[int] = range(first, first + len(after) // PAGE_SIZE)
+        if after == erased(len(after)):
+            numbers = [number for number in pages if number in numbers]
+        for number in numbers:
+            start = (number - first) * PAGE_SIZE
             new = after[start : start + PAGE_SIZE]
-            number = first + start // PAGE_SIZE
             old = pages.get(number, _ERASED_PAGE)
             if old == new:
                 continue
@@ -339,15 +343,19 @@ class Cells:
 
     def stored(self, address: int, length: int) -> bytes:
         """The bytes as stored, whatever marginal bits may read as."""
-        return b"".join(
-            region.stored(start, part) for region, start, part in self._parts(address, length)
-        )
+        number = self.number_at(address)
+        if address + length <= self._end_of(number):
+            return self.regions[number].stored(address, length)
+        parts = self._parts(address, length)
+        return b"".join(region.stored(start, part) for region, start, part in parts)
 
     def read(self, address: int, length: int, bits: BitSource) -> bytes:
         """The bytes as the firmware reads them: one draw for each marginal bit, in their order."""
-        return b"".join(
-            region.read(start, part, bits) for region, start, part in self._parts(address, length)
-        )
+        number = self.number_at(address)
+        if address + length <= self._end_of(number):
+            return self.regions[number].read(address, length, bits)
+        parts = self._parts(address, length)
+        return b"".join(region.read(start, part, bits) for region, start, part in parts)
 
     def is_weak(self, address: int, length: int) -> bool:
         """Whether a marginal bit lies in the range."""
@@ -365,12 +373,16 @@ class Cells:
             for number, content in region.pages.items():
                 yield number * PAGE_SIZE, content
 
+    def _end_of(self, number: int) -> int:
+        """The address behind a region; there is no end to the last one here."""
+        following = number + 1
+        return self.starts[following] if following < len(self.starts) else sys.maxsize
+
     def _parts(self, address: int, length: int) -> Iterator[tuple[Region, int, int]]:
         end = address + length
         number = self.number_at(address)
         while address < end:
-            last = number + 1 == len(self.starts)
-            border = end if last else min(end, self.starts[number + 1])
+            border = min(end, self._end_of(number))
             yield self.regions[number], address, border - address
             address, number = border, number + 1
 
