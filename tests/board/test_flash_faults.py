@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from otasim import Board, ResetCause, TornShape
+from otasim.bundle_server import BundleServer
 from platforms.devices.damage import worn_bits
 from platforms.devices.flash_memory import FlashMemory, FlashOperation, OperationKind
 from rpc_shim.client import RpcClientError, RpcTimeoutError
@@ -76,8 +77,10 @@ def test_an_internal_flash_that_hangs_stops_the_processor_until_the_watchdog_bit
         board.machine.models.internal_flash.memory.hang()
         board.run(9)
         assert causes(board) == ["power-on"]
+        bite_ns = board.machine.models.watchdog.deadline_ns
         board.run(2)
         assert causes(board) == ["power-on", "watchdog"]
+        assert board.trace.of_kind("reset")[-1].at_ns == bite_ns
         assert board.call("RPC.Ping")
 
 
@@ -116,6 +119,31 @@ def test_a_brown_out_garbles_what_is_under_way_and_the_board_boots_again(engine:
         assert not nor.busy
         assert board.version == "1.0"
         assert board.call("OTA.CreateSnapshot")
+
+
+def test_a_brown_out_in_a_swap_garbles_the_internal_flash(
+    engine: str, server: BundleServer
+) -> None:
+    with Board(engine=engine) as board:
+        board.run(0.5)
+        memory = board.machine.models.internal_flash.memory
+        weak: set[int] = set()
+
+        def brown_out() -> None:
+            board.machine.brown_out(seed=5)
+            weak.update(memory.weak_bits)
+
+        met = during(board, memory, OperationKind.ERASE, brown_out)
+        board.send(
+            b'{"id":1,"method":"OTA.Update","params":{"url":"%s"}}\n'
+            % server.publish_sample("sample-2.0").encode()
+        )
+        board.run_until(lambda: board.version == "2.0")
+        assert causes(board)[-1] == "brown-out"
+        assert {met[0].address <= bit // 8 < met[0].address + met[0].length for bit in weak} == {
+            True
+        }
+        assert not memory.weak_bits, "erased again"
 
 
 def test_a_brown_out_without_power_is_nothing(engine: str) -> None:

@@ -376,6 +376,13 @@ def test_a_bit_flips_either_way_and_listeners_hear_of_it() -> None:
 def test_a_stuck_bit_is_no_longer_weak() -> None:
     rig = Rig()
     rig.memory.weak_bits = {40, 41}
+    rig.memory.stick({41: 0})
+    assert rig.memory.weak_bits == {40}
+
+
+def test_a_weak_bit_that_sticks_while_it_is_driven_does_not_get_weak_again() -> None:
+    rig = Rig()
+    rig.memory.weak_bits = {40, 41}
     rig.memory.begin_program(5, b"\xfc", 100)
     rig.memory.stick({40: 1})
     rig.memory.power_lost(TornShape.NOTHING, 1)
