@@ -19,6 +19,7 @@ from functools import cache, lru_cache
 
 from bootloader_model.layout import DEFAULT_LAYOUT, FlashName
 from platforms.devices import stm32f405_flash, w25q32jv
+from platforms.devices.damage import with_stuck_bits
 from platforms.devices.flash_memory import BitSource, OperationKind
 from platforms.devices.torn import TornOutcome, TornShape, torn_series
 from platforms.flash import ERASED_BYTE, FlashGeometry
@@ -87,31 +88,11 @@ class Tear:
         return f"{self.shape.value}@{self.progress:g}~{self.seed}"
 
 
-@cache
-def tears(seed: int) -> tuple[Tear, ...]:
-    """All tears of a campaign: every shape that is neither "not begun" nor "all done".
+@dataclass(frozen=True, slots=True, eq=False)
+class Tears:
+    """Ways in which an operation can end; told from others by which object it is."""
 
-    Those two are the contents before and after the operation, which are cuts of their own. The
-    progress is taken from both ends, where a check of the first or last bytes is misled, and from
-    the middle. Weak bits also at 0.0 and 1.0: stored as before the operation or as after it, and
-    not to be trusted.
-    """
-    wanted = (
-        (TornShape.PREFIX, (0.02, 0.5, 0.99)),
-        (TornShape.SUFFIX, (0.02, 0.5, 0.99)),
-        (TornShape.HALF, (0.5,)),
-        (TornShape.RANDOM_BITS, (0.05, 0.5, 0.95)),
-        (TornShape.WEAK_BITS, (0.0, 0.5, 1.0)),
-        (TornShape.MIXED_ROWS, (0.5,)),
-    )
-    found = [Tear(shape, progress, seed) for shape, steps in wanted for progress in steps]
-    # Which half is drawn: take the other one, too.
-    other = next(s for s in range(seed + 1, seed + 100) if _first_bit(s) != _first_bit(seed))
-    return (*found, Tear(TornShape.HALF, 0.5, other))
-
-
-def _first_bit(seed: int) -> int:
-    return random.Random(seed).getrandbits(1)  # noqa: S311
+    each: tuple[Tear, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +152,8 @@ def _page_hash(number: int, content: bytes) -> int:
     return _hash(content, b"page" + number.to_bytes(4, "little"))
 
 
-def _weak_hash(weak_bits: tuple[int, ...]) -> int:
-    return _hash(repr(weak_bits).encode(), b"weak") if weak_bits else 0
+def _bits_hash(bits: object, what: bytes) -> int:
+    return _hash(repr(bits).encode(), what) if bits else 0
 
 
 class Region:
@@ -181,18 +162,25 @@ class Region:
     Attributes:
         pages: number (from the start of the device) and content of every page not erased.
         weak_bits: bits (byte address * 8 + bit number) that read differently each time, ascending.
+        stuck_bits: bits that keep a level whatever is done, in ascending order, and that level.
         identity: 128 bits of hash of all that, whichever way it came about.
     """
 
-    __slots__ = ("_pages_hash", "identity", "pages", "weak_bits")
+    __slots__ = ("_pages_hash", "identity", "pages", "stuck_bits", "weak_bits")
 
     def __init__(
-        self, pages: Mapping[int, bytes], pages_hash: int, weak_bits: tuple[int, ...] = ()
+        self,
+        pages: Mapping[int, bytes],
+        pages_hash: int,
+        weak_bits: tuple[int, ...] = (),
+        stuck_bits: tuple[tuple[int, int], ...] = (),
     ) -> None:
         self.pages = pages
         self.weak_bits = weak_bits
+        self.stuck_bits = stuck_bits
         self._pages_hash = pages_hash
-        self.identity = pages_hash ^ _weak_hash(weak_bits)
+        bits_hash = _bits_hash(weak_bits, b"weak") ^ _bits_hash(stuck_bits, b"stuck")
+        self.identity = pages_hash ^ bits_hash
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Region) and self.identity == other.identity
@@ -233,10 +221,14 @@ class Region:
         self, address: int, before: bytes, after: bytes, weak_bits: tuple[int, ...]
     ) -> "Region":
         """The same with `after` where `before` is, and these marginal bits."""
+        if self.stuck_bits:
+            stuck = dict(self.stuck_bits)
+            after = with_stuck_bits(after, address, stuck)
+            weak_bits = tuple(bit for bit in weak_bits if bit not in stuck)
         if before == after:
             if weak_bits == self.weak_bits:
                 return self
-            return Region(self.pages, self._pages_hash, weak_bits)
+            return Region(self.pages, self._pages_hash, weak_bits, self.stuck_bits)
         first, skipped = divmod(address, PAGE_SIZE)
         rest = -(skipped + len(after)) % PAGE_SIZE
         if skipped or rest:
@@ -259,7 +251,23 @@ class Region:
             else:
                 pages[number] = new
                 pages_hash ^= _page_hash(number, new)
-        return Region(pages, pages_hash, weak_bits)
+        return Region(pages, pages_hash, weak_bits, self.stuck_bits)
+
+    def stuck(self, bits: Mapping[int, int]) -> "Region":
+        """The same with more stuck bits: bit number from the start of the device, and its level."""
+        all_stuck = tuple(sorted({**dict(self.stuck_bits), **bits}.items()))
+        region = Region(self.pages, self._pages_hash, self.weak_bits, all_stuck)
+        for address in sorted({bit // 8 for bit in bits}):
+            cell = self.stored(address, 1)
+            region = region.changed(address, cell, cell, region.weak_bits)
+        return region
+
+    def flipped(self, bit: int) -> "Region":
+        """The same with a bit that has changed its level."""
+        address = bit // 8
+        cell = self.stored(address, 1)
+        flipped = bytes([cell[0] ^ 1 << bit % 8])
+        return self.changed(address, cell, flipped, self.weak_bits)
 
     def operation(
         self, flash: FlashName, kind: OperationKind, address: int, data: bytes, access_size: int
@@ -271,6 +279,8 @@ class Region:
         else:
             bits = int.from_bytes(before, "little") & int.from_bytes(data, "little")
             after = bits.to_bytes(len(data), "little")
+        if self.stuck_bits:
+            after = with_stuck_bits(after, address, dict(self.stuck_bits))
         return Operation(flash, kind, address, data, before, after, access_size)
 
     def completed(self, operation: Operation) -> "Region":
@@ -300,11 +310,11 @@ def _torn(before: bytes, after: bytes, access_size: int, tear: Tear) -> TornOutc
 
 @lru_cache(maxsize=_REGION_CACHE)
 def _all_torn(
-    region: Region, kind: OperationKind, address: int, data: bytes, access_size: int, seed: int
+    region: Region, kind: OperationKind, address: int, data: bytes, access_size: int, tears: Tears
 ) -> tuple[Region, ...]:
     """What each of the tears makes of a region; the memory's name makes no difference."""
     operation = region.operation(FlashName.NOR, kind, address, data, access_size)
-    return tuple(region.torn(operation, tear) for tear in tears(seed))
+    return tuple(region.torn(operation, tear) for tear in tears.each)
 
 
 class Cells:
@@ -366,6 +376,11 @@ class Cells:
     def weak_bits(self) -> tuple[int, ...]:
         """Bits (byte address * 8 + bit number) that read differently each time, ascending."""
         return tuple(bit for region in self.regions for bit in region.weak_bits)
+
+    @property
+    def stuck_bits(self) -> dict[int, int]:
+        """Bits that keep a level whatever is done, and that level."""
+        return {bit: level for region in self.regions for bit, level in region.stuck_bits}
 
     def pages(self) -> Iterator[tuple[int, bytes]]:
         """Address and content of every page that is not erased."""
@@ -440,16 +455,16 @@ class Contents:
         """The contents when the operation is done."""
         cells = self.of(operation.flash)
         number = cells.number_at(operation.address)
-        return self._with(operation, number, cells.regions[number].completed(operation))
+        return self._with(operation.flash, number, cells.regions[number].completed(operation))
 
     def torn(self, operation: Operation, tear: Tear) -> "Contents":
         """The contents when power goes during the operation."""
         cells = self.of(operation.flash)
         number = cells.number_at(operation.address)
-        return self._with(operation, number, cells.regions[number].torn(operation, tear))
+        return self._with(operation.flash, number, cells.regions[number].torn(operation, tear))
 
-    def all_torn(self, operation: Operation, seed: int) -> Iterator["Contents"]:
-        """The contents for each of the tears of a seed, in their order."""
+    def all_torn(self, operation: Operation, tears: Tears) -> Iterator["Contents"]:
+        """The contents for each of the tears, in their order."""
         cells = self.of(operation.flash)
         number = cells.number_at(operation.address)
         for region in _all_torn(
@@ -458,11 +473,26 @@ class Contents:
             operation.address,
             operation.data,
             operation.access_size,
-            seed,
+            tears,
         ):
-            yield self._with(operation, number, region)
+            yield self._with(operation.flash, number, region)
 
-    def _with(self, operation: Operation, number: int, region: Region) -> "Contents":
-        if operation.flash is FlashName.NOR:
+    def stuck(self, flash: FlashName, bits: Mapping[int, int]) -> "Contents":
+        """The same with stuck bits, all in one region of a memory, and the level of each."""
+        number, region = self._region_of(flash, min(bits))
+        return self._with(flash, number, region.stuck(bits))
+
+    def flipped(self, flash: FlashName, bit: int) -> "Contents":
+        """The same with a bit of a memory that has changed its level."""
+        number, region = self._region_of(flash, bit)
+        return self._with(flash, number, region.flipped(bit))
+
+    def _region_of(self, flash: FlashName, bit: int) -> tuple[int, Region]:
+        cells = self.of(flash)
+        number = cells.number_at(bit // 8)
+        return number, cells.regions[number]
+
+    def _with(self, flash: FlashName, number: int, region: Region) -> "Contents":
+        if flash is FlashName.NOR:
             return Contents(self.nor.with_region(number, region), self.internal)
         return Contents(self.nor, self.internal.with_region(number, region))
