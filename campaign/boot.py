@@ -183,6 +183,7 @@ def run_boot(
     reading: Reading = Reading.STORED,
     seed: int = 0,
     cut: tuple[int, Tear | None] | None = None,
+    arm: Callable[[FlashPair], None] | None = None,
 ) -> BootRun:
     """Boot a board.
 
@@ -194,6 +195,7 @@ def run_boot(
         seed: for Reading.RANDOM.
         cut: the power goes at this operation of the boot, counted from 0: torn as given, or before
             it begins when that is None. None = no cut.
+        arm: called with the flash before the boot, to prepare damage in it.
     """
     flash = FlashPair(contents, reading, seed)
     hardware = Hardware(flash.nor, flash.internal, cause)
@@ -207,6 +209,8 @@ def run_boot(
 
     if cut is not None:
         flash.before_operation = cut_power
+    if arm is not None:
+        arm(flash)
     ending, target, problem = carry_out(loader, hardware)
     return BootRun(
         ending,

@@ -1,10 +1,11 @@
 """A campaign doubts itself: what was computed is made for real, and has to be the same."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from campaign.boot import BootRun
 from campaign.expand import Life, State
-from campaign.golden import CutPoint, contents_after, point_of
+from campaign.golden import CutPoint, contents_after
 from campaign.real import MismatchError, RealBoot, run_scenario_cut
 from campaign.story import Recovery, Story
 from platforms.errors import OtasimError
@@ -21,7 +22,8 @@ def states_of(life: Life, story: Story) -> Iterator[tuple[State, Recovery | None
         cut = recovery.cut
         if cut is None:
             yield state, recovery, boot
-            state = life.after_boot(state, boot, life.judge(state, boot).image)
+            image = life.judge(life.expectation(state), boot).image
+            state = life.after_boot(state, boot, image)
             continue
         if cut.operation >= len(boot.trace):
             raise OtasimError(f"{story.identifier}: a boot has only {len(boot.trace)} operations")
@@ -34,14 +36,10 @@ def states_of(life: Life, story: Story) -> Iterator[tuple[State, Recovery | None
 
 
 def start_of(life: Life, story: Story) -> CutPoint:
-    """The cut that a story begins with; OtasimError when there is no such operation."""
-    step = None if story.cut is None else life.golden.find(story.cut)
-    if step is None or story.cut is None:
-        raise OtasimError(
-            f"{story.identifier}: there is no such operation, the scenario has"
-            f" {life.golden.operations}; is it the same loader and the same version of otasim?"
-        )
-    return point_of(step, story.cut)
+    """What a story begins with; OtasimError when there is no such operation."""
+    if story.cut is None:
+        raise OtasimError(f"{story.identifier}: the scenario goes wrong without any cut: run it")
+    return life.point(story.cut)
 
 
 def check_for_real(life: Life, story: Story) -> None:
@@ -50,20 +48,21 @@ def check_for_real(life: Life, story: Story) -> None:
     Raises MismatchError when they differ.
     """
     *before, (state, _, _) = states_of(life, story)
-    loader, seed = life.plan.loader, life.plan.settings.seed
+    loader, settings = life.plan.loader, life.plan.settings
     if before:
         parent, recovery, _ = before[-1]
         assert recovery is not None  # noqa: S101 - only the last state has none
-        real = RealBoot(parent.contents, parent.cause, recovery.reading, seed)
+        real = RealBoot(parent.contents, life.cause(parent), recovery.reading, settings.seed)
         flash = real.run(loader, recovery.cut)[0]
     else:
         point = start_of(life, story)
-        flash = run_scenario_cut(life.golden, point.golden, point.cut, loader)
+        flash = run_scenario_cut(life.golden, point.golden, point.cut, settings.fault, loader)
     _expect_same(story, flash.difference(state.contents))
     for reading in state.readings:
         boot = life.boot(state, reading)
-        flash, ending, target = RealBoot(state.contents, state.cause, reading, seed).run(loader)
-        whole = Story(story.scenario, story.cut, (*story.recoveries, Recovery(reading)))
+        real = RealBoot(state.contents, life.cause(state), reading, settings.seed)
+        flash, ending, target = real.run(loader)
+        whole = replace(story, recoveries=(*story.recoveries, Recovery(reading)))
         _expect_same(whole, flash.difference(boot.contents))
         if (ending, target) != (boot.ending, boot.target):
             _expect_same(whole, f"the board {ending.value}, computed: {boot.ending.value}")

@@ -16,23 +16,29 @@ times.
 import hashlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
 from campaign.cells import EXTREMES, Contents, Reading, Tear
+from campaign.damage import damaged_point, damages
+from campaign.faults import Fault
+from campaign.flash import Traced
 from campaign.golden import CutPoint, Golden, cuts_of, point_of, run_golden
 from campaign.images import PROBE, Image
-from campaign.judge import Problem, Verdict, judge, update_problem
+from campaign.judge import Kind, Problem, Verdict, has_way_out, judge, update_problem
 from campaign.normal_form import NormalForms
 from campaign.scenario import Expectation, Scenario, expectations_of
-from campaign.story import Cut, Recovery
+from campaign.story import Cut, Recovery, Story
 from platforms.devices.reset_cause import ResetCause
+from platforms.errors import OtasimError
 
 MOST_BITES = 4
 """Watchdog resets in a row, with no application started, that make a brick."""
 _EXACT_CUTS = 1
 """Up to so many cuts states are the same only when every byte is."""
 _HASH_SIZE = 16
+_LASTING = (Fault.STUCK_BIT, Fault.WORN_SECTOR)
+"""Broken cells stay broken: no loader can promise that such a board takes updates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +49,18 @@ class Settings:
         depth: how often the power may go in one story; None = until no new state appears.
         seed: chooses among the outcomes of torn operations.
         check_every: one in so many states is made for real as well; 0 = none.
+        fault: what goes wrong first. What damages storage does so once, then the power may go.
     """
 
     depth: int | None = 1
     seed: int = 0
     check_every: int = 1000
+    fault: Fault = Fault.POWER_LOSS
+
+    @property
+    def cuts_by(self) -> Fault:
+        """What interrupts boots."""
+        return self.fault if self.fault.interrupts else Fault.POWER_LOSS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +97,6 @@ class State:
     has_run: bool = False
 
     @property
-    def cause(self) -> ResetCause:
-        """What resets the board here."""
-        return ResetCause.WATCHDOG if self.bites else ResetCause.POWER_ON
-
-    @property
     def readings(self) -> tuple[Reading, ...]:
         """How marginal bits may read in a boot; where there are none, there is one way.
 
@@ -113,12 +121,54 @@ class Life:
         self.plan = plan
         self.golden: Golden = run_golden(plan.scenario, plan.loader)
         self.images: tuple[Image, ...] = (*plan.scenario.images, PROBE)
-        self._expectations = expectations_of(plan.scenario)
+        self.survivors = Expectation(tuple((image, None) for image in plan.scenario.images))
+        self._expectations = (*expectations_of(plan.scenario), self.survivors)
         first: dict[Expectation, int] = {}
         self._numbers = {
             id(each): first.setdefault(each, number)
             for number, each in enumerate(self._expectations)
         }
+
+    def story(self, cut: Cut | None, recoveries: Sequence[Recovery] = ()) -> Story:
+        """A story of this plan."""
+        fault = self.plan.settings.fault
+        return Story(self.plan.scenario.name, cut, tuple(recoveries), fault)
+
+    def cause(self, state: State) -> ResetCause:
+        """What resets the board in a state."""
+        if state.bites:
+            return ResetCause.WATCHDOG
+        return self.plan.settings.fault.cause or ResetCause.POWER_ON
+
+    def cuts(self, trace: Sequence[Traced], end: Contents) -> Iterator[tuple[Cut, Contents]]:
+        """Every way in which a trace can be cut, and what the flash then holds."""
+        settings = self.plan.settings
+        return cuts_of(trace, end, settings.cuts_by, settings.seed)
+
+    def points(self) -> Iterator[CutPoint]:
+        """Everything that the fault can do in the scenario, in order."""
+        settings = self.plan.settings
+        if settings.fault.interrupts:
+            for step in self.golden.steps:
+                for cut, contents in self.cuts(step.trace, step.end):
+                    number = step.first_operation + cut.operation
+                    yield point_of(step, replace(cut, operation=number), contents)
+        else:
+            for cut in damages(self.golden, settings.fault, settings.seed):
+                yield self.point(cut)
+
+    def point(self, cut: Cut) -> CutPoint:
+        """What one cut in the scenario does; OtasimError when there is no such operation."""
+        step = self.golden.find(cut)
+        if step is None:
+            raise OtasimError(
+                f"{self.story(cut).identifier}: there is no such operation, the scenario has"
+                f" {self.golden.operations}; is it the same loader and the same version of otasim?"
+            )
+        fault = self.plan.settings.fault
+        if fault.interrupts:
+            return point_of(step, cut)
+        return damaged_point(self.golden, step, cut, fault, self.plan.loader, self.survivors)
 
     def expectation(self, state: State) -> Expectation:
         """What may run in a state."""
@@ -135,15 +185,15 @@ class Life:
         return run_boot(
             self.plan.loader(),
             state.contents,
-            cause=state.cause,
+            cause=self.cause(state),
             reading=reading,
             seed=self.plan.settings.seed,
             cut=cut,
         )
 
-    def judge(self, state: State, boot: BootRun) -> Verdict:
-        """What is to be said of a complete boot that follows a state."""
-        return judge(boot, self.expectation(state), self.images)
+    def judge(self, expectation: Expectation, boot: BootRun) -> Verdict:
+        """What is to be said of a complete boot."""
+        return judge(boot, expectation, self.images)
 
     def after_boot(self, state: State, boot: BootRun, image: Image | None) -> State:
         """The state that a complete boot leaves, which started `image`, or nothing."""
@@ -212,12 +262,14 @@ class Tally:
         cuts: cuts that were computed, equal states included.
         reasons: how often the loader took each decision.
         erases: how often each sector was erased, by name of the memory and address.
+        hopeless: states in which the fault had left nothing that a loader could start.
     """
 
     boots: int = 0
     cuts: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     erases: Counter[tuple[str, int]] = field(default_factory=Counter)
+    hopeless: int = 0
 
     def count(self, boot: BootRun) -> None:
         """One more boot."""
@@ -231,6 +283,7 @@ class Tally:
         self.cuts += other.cuts
         self.reasons.update(other.reasons)
         self.erases.update(other.erases)
+        self.hopeless += other.hopeless
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,13 +319,17 @@ class Expander:
         self._updatable: dict[bytes, Problem | None] = {}
 
     def first(self) -> Iterator[tuple[CutPoint, Follower]]:
-        """The states that cuts in the scenario leave."""
-        for step in self.life.golden.steps:
-            for cut, contents in cuts_of(step.trace, step.end, self._plan.settings.seed):
-                number = Cut(step.first_operation + cut.operation, cut.tear, is_after=cut.is_after)
-                point = point_of(step, number, contents)
-                state = self.life.first(point)
-                yield point, self._follower(self._key(state), Recovery(Reading.STORED), state)
+        """The states that the fault leaves in the scenario."""
+        for point in self.life.points():
+            state = self.life.first(point)
+            yield point, self._follower(self._key(state), Recovery(Reading.STORED), state)
+
+    def problem_of(self, point: CutPoint) -> Problem | None:
+        """What is wrong with the boot that went on, with damage, to its end."""
+        boot = point.boot
+        if boot is None or boot.ending is Ending.WATCHDOG:
+            return None
+        return self.life.judge(point.expectation, boot).problem
 
     def expand(self, states: Sequence[State], *, is_last: bool) -> Harvest:
         """What follows from some states; without further cuts when `is_last`."""
@@ -298,9 +355,10 @@ class Expander:
             if reading in EXTREMES:
                 boots.append(boot)
             recovery = Recovery(reading)
-            following = self._judge(state, boot)
+            following = self._judge(state, boot, tally)
             if isinstance(following, Problem):
                 problems.append((recovery, following))
+            if not isinstance(following, State):
                 continue
             booted += self._told_now(recovery, following)
             if not is_last:
@@ -309,22 +367,35 @@ class Expander:
                     cut += self._told_now(Recovery(reading, where), after)
         return Expansion(_outcome(boots), tuple(problems), tuple(booted), tuple(cut))
 
-    def _judge(self, state: State, boot: BootRun) -> State | Problem:
-        """The state behind a complete boot, or what is wrong with it."""
+    def _judge(self, state: State, boot: BootRun, tally: Tally) -> State | Problem | None:
+        """The state behind a complete boot, or what is wrong with it; None when nothing is left."""
         if boot.ending is Ending.WATCHDOG and state.bites + 1 < MOST_BITES:
             return self.life.after_boot(state, boot, None)
-        verdict = self.life.judge(state, boot)
+        verdict = self.life.judge(self.life.expectation(state), boot)
         problem = verdict.problem or self._update_problem(boot)
-        return problem or self.life.after_boot(state, boot, verdict.image)
+        if problem is None:
+            return self.life.after_boot(state, boot, verdict.image)
+        if self._is_excused(problem, boot):
+            tally.hopeless += 1
+            return None
+        return problem
+
+    def _is_excused(self, problem: Problem, boot: BootRun) -> bool:
+        """Whether a board is dead because the damage has left nothing that could be started."""
+        is_damaged = not self._plan.settings.fault.interrupts
+        is_dead = is_damaged and problem.kind is Kind.BRICK
+        return is_dead and not has_way_out(boot.contents, self._plan.scenario.images)
 
     def _update_problem(self, boot: BootRun) -> Problem | None:
+        if self._plan.settings.fault in _LASTING:
+            return None
         form = self._forms.of(boot.contents)
         if form not in self._updatable:
             self._updatable[form] = update_problem(self._plan.loader, boot)
         return self._updatable[form]
 
     def _cut_states(self, state: State, boot: BootRun) -> Iterator[tuple[Cut, State]]:
-        for cut, contents in cuts_of(boot.trace, boot.contents, self._plan.settings.seed):
+        for cut, contents in self.life.cuts(boot.trace, boot.contents):
             # Before the first operation the state is the one that was booted.
             if cut.operation or cut.tear is not None or cut.is_after:
                 yield cut, self.life.after_cut(state, boot, cut, contents)

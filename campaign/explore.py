@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from campaign.expand import Follower, Plan, State, Tally
+from campaign.faults import Fault
 from campaign.golden import CutPoint, Golden
 from campaign.judge import Kind, Problem
 from campaign.story import Recovery, Story
@@ -47,6 +48,7 @@ class Result:
 
     Attributes:
         scenario: its name.
+        fault: what went wrong first.
         operations: flash operations of the golden run.
         tally: cuts that were computed and judged (equal states included), boots, decisions, erases.
         states: distinct states.
@@ -61,6 +63,7 @@ class Result:
     """
 
     scenario: str
+    fault: Fault = Fault.POWER_LOSS
     operations: int = 0
     tally: Tally = field(default_factory=Tally)
     states: int = 0
@@ -97,14 +100,14 @@ class _Trail:
     parent: "_Trail | None" = None
     recovery: Recovery | None = None
 
-    def story(self, scenario: str, *last: Recovery) -> Story:
-        """The story up to here and the boots `last`."""
-        recoveries: list[Recovery] = []
+    def recoveries(self, *last: Recovery) -> tuple[Recovery, ...]:
+        """The boots up to here and the boots `last`."""
+        found: list[Recovery] = []
         trail = self
         while trail.parent is not None and trail.recovery is not None:
-            recoveries.append(trail.recovery)
+            found.append(trail.recovery)
             trail = trail.parent
-        return Story(scenario, self.point.cut, (*reversed(recoveries), *last))
+        return (*reversed(found), *last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ class Explorer:
         self._seen: dict[bytes, bytes | None] = {}
         self._checks: list[Story] = []
         self._likenesses: list[tuple[bytes, State, Story]] = []
-        self.result = Result(plan.scenario.name)
+        self.result = Result(plan.scenario.name, plan.settings.fault)
 
     def run(self) -> Result:
         """Search. KeyboardInterrupt ends it with what is known.
@@ -177,7 +180,7 @@ class Explorer:
     def _search(self, golden: Golden) -> None:
         self.result.operations = golden.operations
         if golden.problem is not None:
-            story = Story(self._plan.scenario.name, None)
+            story = self._workers.expander.life.story(None)
             self._note(Finding(golden.problem, story, golden.failed_step, ""))
             return
         for step in golden.steps:
@@ -196,9 +199,12 @@ class Explorer:
         for point, follower in self._workers.expander.first():
             if int.from_bytes(follower.key, "little") % shards == number - 1:
                 self.result.tally.cuts += 1
+                problem = self._workers.expander.problem_of(point)
+                if problem is not None:
+                    self._note(self._finding(problem, _Trail(point)))
                 layer += self._new(follower, _Trail(point))
         if layer and self._plan.settings.check_every and not self._checks:
-            self._checks.append(layer[0].trail.story(self._plan.scenario.name))
+            self._checks.append(self._story(layer[0].trail))
         return layer
 
     def _search_layer(self, layer: list[_Node]) -> list[_Node]:
@@ -235,7 +241,7 @@ class Explorer:
         if is_new:
             self._seen[follower.key] = None
         if follower.is_sample:
-            story = trail.story(self._plan.scenario.name)
+            story = self._story(trail)
             if is_new:
                 self._checks.append(story)
             else:
@@ -243,12 +249,15 @@ class Explorer:
         if is_new:
             yield _Node(follower.key, follower.state, trail)
 
-    def _finding(self, problem: Problem, trail: _Trail, recovery: Recovery) -> Finding:
+    def _story(self, trail: _Trail, *last: Recovery) -> Story:
+        return self._workers.expander.life.story(trail.point.cut, trail.recoveries(*last))
+
+    def _finding(self, problem: Problem, trail: _Trail, *last: Recovery) -> Finding:
         point = trail.point
         index = point.cut.operation - point.golden.first_operation
         return Finding(
             problem,
-            trail.story(self._plan.scenario.name, recovery),
+            self._story(trail, *last),
             point.golden.step.name,
             str(point.golden.trace[index].operation),
         )

@@ -31,7 +31,9 @@ class FlashPair:
     Attributes:
         contents: what they hold now.
         trace: the operations so far.
-        before_operation: called before an operation begins; raising there is a power cut before it.
+        before_operation: called before an operation begins; raising there is a power cut before it,
+            and contents that it damages are those that the operation meets.
+        hangs: the NOR flash stays busy: no call of its driver comes to an end any more.
         on_access: called at every call of a driver.
     """
 
@@ -42,6 +44,7 @@ class FlashPair:
         self.trace: list[Traced] = []
         self.before_operation: Callable[[Operation], None] | None = None
         self.on_access: Callable[[], None] | None = None
+        self.hangs = False
         self.nor = NorDevice(self, reading.bits(seed))
         self.internal = InternalDevice(self, reading.bits(seed))
 
@@ -51,7 +54,10 @@ class FlashPair:
         """One operation of a chip; for an erase `data` is zeros."""
         operation = self.contents.begin(flash, kind, address, data, access_size)
         if self.before_operation is not None:
+            begun = self.contents
             self.before_operation(operation)
+            if self.contents is not begun:
+                operation = self.contents.begin(flash, kind, address, data, access_size)
         self.trace.append(Traced(operation, self.contents))
         self.contents = self.contents.completed(operation)
 
@@ -87,6 +93,8 @@ class _Device:
     def _begin(self, address: int, length: int) -> None:
         if self._pair.on_access is not None:
             self._pair.on_access()
+        if self._pair.hangs and self.flash is FlashName.NOR:
+            raise self._error("still busy when the driver gives up", address, length)
         size = self.geometry.size
         if address < 0 or length < 0 or address + length > size:
             raise self._error(f"outside the device, which has 0x{size:x} bytes", address, length)

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from bootloader_model.provisioning import provision
 from campaign.application import Application
 from campaign.boot import BootRun, LoaderFactory, run_boot
-from campaign.cells import Contents, tears
+from campaign.cells import Contents
+from campaign.faults import Fault, tears_of
 from campaign.flash import FlashPair, Traced
 from campaign.judge import Kind, Problem, judge
 from campaign.scenario import Act, Boot, Call, Expectation, Scenario, Start, Step, Update, Wait
 from campaign.story import Cut
 from platforms.clock import Clock
 from platforms.errors import OtasimError
+from platforms.flash import FlashDevice
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,10 @@ class Golden:
         """How many flash operations there are."""
         return sum(len(step.trace) for step in self.steps)
 
+    def booted_before(self, step: GoldenStep) -> GoldenStep:
+        """The boot that started the application of a step."""
+        return next(each for each in reversed(self.steps[: step.number]) if each.boot is not None)
+
     def find(self, cut: Cut) -> GoldenStep | None:
         """The step that a cut is in; None when there is no such operation."""
         for step in self.steps:
@@ -72,26 +78,39 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class CutPoint:
-    """A cut in a scenario: where it is, what it leaves, and what is expected then."""
+    """A cut in a scenario.
+
+    Attributes:
+        golden: the step that it is in.
+        cut: where it is.
+        contents: what the flash holds then.
+        expectation: what is to be expected then.
+        boot: the boot that went on, with damage, to its end; None in all other cases.
+    """
 
     golden: GoldenStep
     cut: Cut
     contents: Contents
     expectation: Expectation
+    boot: BootRun | None = None
 
 
-def cuts_of(trace: Sequence[Traced], end: Contents, seed: int) -> Iterator[tuple[Cut, Contents]]:
+def cuts_of(
+    trace: Sequence[Traced], end: Contents, fault: Fault, seed: int
+) -> Iterator[tuple[Cut, Contents]]:
     """Every cut of a trace, in order: before each operation, torn, and behind the last.
 
     Args:
         trace: the operations.
         end: what the flash holds after the last one.
+        fault: what cuts.
         seed: chooses among the outcomes of torn operations.
     """
     for index, traced in enumerate(trace):
         yield Cut(index), traced.contents
-        torn = traced.contents.all_torn(traced.operation, seed)
-        for tear, contents in zip(tears(seed), torn, strict=True):
+        tears = tears_of(fault, traced.operation.flash, seed)
+        torn = traced.contents.all_torn(traced.operation, tears)
+        for tear, contents in zip(tears.each, torn, strict=True):
             yield Cut(index, tear), contents
     if trace:
         yield Cut(len(trace) - 1, is_after=True), end
@@ -172,6 +191,22 @@ def _start_application(flash: FlashPair, boot: BootRun | None) -> Application:
     application = Application(flash.nor, flash.internal, Clock(), boot.target.vector_table)
     application.start()
     return application
+
+
+def relive(
+    golden: Golden, step: GoldenStep, nor: FlashDevice, internal: FlashDevice, clock: Clock
+) -> None:
+    """Let the application live again, from its start to the end of a step that is no boot.
+
+    Raises what the application raises.
+    """
+    booted = golden.booted_before(step)
+    assert booted.boot is not None  # noqa: S101 - what it is
+    assert booted.boot.target is not None  # noqa: S101 - a golden boot starts something
+    application = Application(nor, internal, clock, booted.boot.target.vector_table)
+    application.start()
+    for lived in golden.steps[booted.number + 1 : step.number + 1]:
+        perform(application, lived.step.act)
 
 
 def perform(application: Application, act: Act) -> None:

@@ -23,12 +23,14 @@ def result_to_json(result: Result) -> dict[str, object]:
     return {
         "event": "scenario",
         "scenario": result.scenario,
+        "fault": result.fault.value,
         "proven": not result.findings and not result.is_interrupted,
         "interrupted": result.is_interrupted,
         "operations": result.operations,
         "cuts": result.cuts,
         "states": result.states,
         "boots": result.boots,
+        "hopeless": result.tally.hopeless,
         "checked": result.checked,
         "seconds": round(result.seconds, 3),
         "deepest": result.deepest,
@@ -118,12 +120,12 @@ def replay_lines(life: Life, story: Story) -> Iterator[str]:
     scenario, point = life.plan.scenario, start_of(life, story)
     operation = point.golden.trace[point.cut.operation - point.golden.first_operation].operation
     yield f"{scenario.name}: {scenario.title}"
-    yield f"step '{point.golden.step.name}', power cut at {operation}: {point.cut}"
+    yield f"step '{point.golden.step.name}', {story.fault.value} at {operation}: {point.cut}"
     for number, (state, recovery, boot) in enumerate(states_of(life, story), 1):
         if recovery is None or boot is None:
             continue
         reading = recovery.reading.value
-        yield f"boot {number}, reset cause {state.cause.value}, marginal bits {reading}"
+        yield f"boot {number}, reset cause {life.cause(state).value}, marginal bits {reading}"
         yield f"  may run: {life.expectation(state).names()}"
         yield f"  boot state before: {describe_contents(state.contents, recovery.reading)}"
         yield from (f"  | {line}" for line in boot.log.splitlines())
@@ -133,7 +135,7 @@ def replay_lines(life: Life, story: Story) -> Iterator[str]:
             yield f"  power cut: {recovery.cut}"
             continue
         yield f"  the loader {boot.ending.value}"
-        verdict = life.judge(state, boot)
+        verdict = life.judge(life.expectation(state), boot)
         problem = verdict.problem
         if verdict.image is not None:
             yield f"  runs: {verdict.image}"

@@ -23,6 +23,7 @@ from bootloader_model.custom_loader import LoaderNameError
 from campaign.boot import LoaderFactory
 from campaign.expand import Life, Plan, Settings
 from campaign.explore import Explorer, LikenessError, Result
+from campaign.faults import Fault
 from campaign.real import MismatchError
 from campaign.report import (
     finding_lines,
@@ -48,6 +49,7 @@ from otasim.interrupts import EXIT_INTERRUPTED, HeldInterrupt
 
 EXIT_DISTRUSTED = 3
 CLOSURE = "closure"
+ALL = "all"
 
 
 class _Depth(click.ParamType[int | None]):
@@ -90,6 +92,11 @@ class _Shard(click.ParamType[tuple[int, int]]):
     "--depth", type=_Depth(), default="1", show_default=True, metavar="N|closure",
     help="How often the power may go in one story; closure: until no new state appears.",
 )  # fmt: skip
+@click.option(
+    "--fault", "fault_names", multiple=True, default=(Fault.POWER_LOSS.value,), show_default=True,
+    type=click.Choice([*(fault.value for fault in Fault), ALL]),
+    help="What goes wrong; may be given more than once.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Chooses among the outcomes of torn operations.")  # fmt: skip
 @click.option(
@@ -114,6 +121,7 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
     names: tuple[str, ...],
     loader_name: str | None,
     depth: int | None,
+    fault_names: tuple[str, ...],
     seed: int,
     check_every: int,
     jobs: int,
@@ -134,14 +142,21 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
     if is_list:
         for scenario in SCENARIOS:
             click.echo(f"{scenario.name:<18} {scenario.title}")
+        click.echo("\nfaults:")
+        for fault in Fault:
+            click.echo(f"{fault.value:<18} {fault.title}")
         return
-    settings = Settings(depth, seed, check_every)
+    faults = list(Fault) if ALL in fault_names else [Fault(name) for name in fault_names]
     try:
         loader = find_loader(loader_name)
         if replay is not None:
-            _replay(replay, loader, settings)
+            _replay(replay, loader, seed)
             return
-        plans = [Plan(scenario, loader, settings) for scenario in _scenarios(names)]
+        plans = [
+            Plan(scenario, loader, Settings(depth, seed, check_every, fault))
+            for scenario in _scenarios(names)
+            for fault in faults
+        ]
         with labour(jobs, executor_name) as workers:
             results = _run(plans, loader_name, workers, shard, is_resumed=is_resumed)
     except (LoaderNameError, CampaignNameError, UnsendableError) as error:
@@ -252,11 +267,12 @@ def _command(story: Story, loader_name: str | None, seed: int) -> str:
     return shlex.join(words)
 
 
-def _replay(identifier: str, loader: LoaderFactory, settings: Settings) -> None:
+def _replay(identifier: str, loader: LoaderFactory, seed: int) -> None:
     try:
         story = Story.parse(identifier)
     except StoryIdError as error:
         raise click.UsageError(str(error)) from error
+    settings = Settings(seed=seed, fault=story.fault)
     life = Life(Plan(find_scenario(story.scenario), loader, settings))
     for line in replay_lines(life, story):
         click.echo(line)

@@ -66,7 +66,7 @@ def replayed(loader: Bug, story: Story) -> Kind | None:
     life = Life(Plan(scenario(story.scenario), loader, Settings()))
     *_, (state, _, boot), _ = states_of(life, story)
     assert boot is not None
-    problem = life.judge(state, boot).problem
+    problem = life.judge(life.expectation(state), boot).problem
     return None if problem is None else problem.kind
 
 

@@ -3,13 +3,11 @@
 import pytest
 
 from bootloader_model.layout import FlashName
-from campaign.faults import Fault, possible_cuts, possible_tears
-from campaign.flash import tears
-from campaign.story import Cut
+from campaign.faults import Fault, power_cut_tears, tears_of
 from otasim import Board, ResetCause, TornShape
 from platforms.machine import Machine
 
-TEARS = tears(0)
+TEARS = power_cut_tears(0)
 INTERRUPTIONS = [fault for fault in Fault if fault.interrupts]
 
 
@@ -26,25 +24,11 @@ def test_four_faults_interrupt_and_each_leads_to_a_boot_with_its_cause() -> None
 
 @pytest.mark.parametrize("flash", FlashName)
 def test_garbled_takes_a_brown_out(flash: FlashName) -> None:
-    assert possible_tears(Fault.POWER_LOSS, flash, TEARS) == TEARS
-    found = possible_tears(Fault.BROWN_OUT, flash, TEARS)
-    assert found[: len(TEARS)] == TEARS
-    added = found[len(TEARS) :]
-    assert {tear.shape for tear in added} == {TornShape.GARBLED}
-    assert {tear.seed for tear in added} == {tear.seed for tear in TEARS}
+    assert tears_of(Fault.POWER_LOSS, flash, 3).each == power_cut_tears(3)
+    found = tears_of(Fault.BROWN_OUT, flash, 3).each
+    assert found[: len(TEARS)] == power_cut_tears(3)
+    assert {tear.shape for tear in found[len(TEARS) :]} == {TornShape.GARBLED}
     assert len(set(found)) == len(found)
-
-
-def test_cuts_are_before_torn_and_after() -> None:
-    assert possible_cuts(Fault.RESET, FlashName.NOR, 7, TEARS) == (Cut(7), Cut(7, is_after=True))
-    cuts = possible_cuts(Fault.WATCHDOG_BITE, FlashName.INTERNAL, 7, TEARS)
-    assert cuts == (Cut(7), *(Cut(7, tear) for tear in TEARS), Cut(7, is_after=True))
-
-
-@pytest.mark.parametrize("fault", [fault for fault in Fault if not fault.interrupts])
-def test_damage_is_no_cut(fault: Fault) -> None:
-    assert possible_cuts(fault, FlashName.INTERNAL, 0, TEARS) == ()
-    assert possible_tears(fault, FlashName.INTERNAL, TEARS) == ()
 
 
 def strike(machine: Machine, fault: Fault) -> None:
@@ -76,5 +60,5 @@ def test_the_board_tears_an_operation_just_where_it_is_said_to(
         board.power_on()
         board.run(0.1)
         is_whole = memory.read(sector.address, sector.size) == b"\xff" * sector.size
-        assert is_whole == (not possible_tears(fault, flash, TEARS))
+        assert is_whole == (not tears_of(fault, flash, 0).each)
         assert board.trace.of_kind("reset")[-1].details["cause"] == ResetCause(fault.cause).value
