@@ -49,6 +49,7 @@ class Application:
 
     Attributes:
         console: what it has logged, a line each.
+        is_reset_due: whether it has asked for a reset.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Application:
         self._partitions = Partitions(DEFAULT_LAYOUT, nor=nor, internal_flash=internal_flash)
         self._clock = clock
         self.console: list[str] = []
+        self.is_reset_due = False
         boot = BootConfiguration.of_image_at(self._partitions, vector_table)
         self._dispatcher = Dispatcher(_DEVICE_ID, self.log)
         files = BootFiles(boot, self._partitions, self.feed_watchdog, self.log)
@@ -124,7 +126,8 @@ class Application:
         self.console.append(text)
 
     def reboot_after(self, delay_ms: int) -> None:
-        """Scenarios say themselves when the board is reset."""
+        """Scenarios say themselves when the board is reset; they look whether it was asked for."""
+        self.is_reset_due = True
 
     def feed_watchdog(self) -> None:
         """A campaign has no time in which it could bite."""

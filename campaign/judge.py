@@ -46,6 +46,8 @@ class Kind(Enum):
     """The image to roll back to is in no slot any more."""
     WRONG_VERSION = "wrong-version"
     """An image runs that may not run at this point of the scenario."""
+    NOT_RESET = "not-reset"
+    """The application runs on where it has to ask for a reset, as after its commit timeout."""
     CANNOT_UPDATE = "cannot-update"
     """The board runs and takes no update any more."""
 
