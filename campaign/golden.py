@@ -140,7 +140,7 @@ def run_golden(scenario: Scenario, loader: LoaderFactory) -> Golden:
         start, failed_boot, problem = contents, None, None
         if isinstance(step.act, Boot):
             cause = step.act.cause
-            if cause is ResetCause.SOFTWARE and live is not None and not live.is_reset_due:
+            if cause is ResetCause.SOFTWARE and live is not None and live.reset_after_ms is None:
                 problem = Problem(Kind.NOT_RESET, "the application runs on, and asks for no reset")
                 return Golden(scenario, tuple(steps), problem, step.name)
             boot = run_boot(loader(), contents, cause=cause)

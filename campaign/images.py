@@ -12,6 +12,7 @@ from rpc_shim.bundle.create import create_bundle
 from rpc_shim.bundle.image_file import FirmwareImage
 
 _STACK_TOP = 0x2002_0000
+_RESET_VECTOR = APP0_ADDRESS + 0x41  # Thumb
 _BUILT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -34,7 +35,7 @@ class Image:
 def make_image(name: str, size: int) -> Image:
     """An image with a vector table, a descriptor, and content that is all its own.
 
-    Its stack pointer and reset vector follow from its size: an image that is entered with those of
+    Its stack pointer follows from its size: an image that is entered with the vector table of
     another one, of another size, is noticed.
 
     Args:
@@ -50,8 +51,7 @@ def make_image(name: str, size: int) -> Image:
         }
     )
     stack_pointer = _STACK_TOP - 8 * (size % 64)
-    reset_vector = APP0_ADDRESS + (size - 2 | 1)  # Thumb
-    head = struct.pack("<II", stack_pointer, reset_vector) + descriptor
+    head = struct.pack("<II", stack_pointer, _RESET_VECTOR) + descriptor
     content = random.Random(name).randbytes(size - len(head))  # noqa: S311 - not secret
     return Image(name, head + content)
 
