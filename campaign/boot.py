@@ -67,6 +67,7 @@ class BootRun:
         log: what it said on the console.
         problem: what it raised, or what else is wrong; empty when nothing is.
         has_watchdog: whether the watchdog runs when the application takes over.
+        unwatched: how many flash operations were made before it ran.
     """
 
     ending: Ending
@@ -77,6 +78,7 @@ class BootRun:
     log: str
     problem: str
     has_watchdog: bool
+    unwatched: int = 0
 
     def erased_sectors(self) -> Iterator[tuple[str, int]]:
         """Name of the memory and address of each sector, every time that it was erased."""
@@ -200,17 +202,22 @@ def run_boot(
     flash = FlashPair(contents, reading, seed)
     hardware = Hardware(flash.nor, flash.internal, cause)
     flash.on_access = hardware.count_call
+    if arm is not None:
+        arm(flash)
+    strike = flash.before_operation
+    unwatched = 0
 
-    def cut_power(operation: Operation) -> None:
+    def begin(operation: Operation) -> None:
+        nonlocal unwatched
+        if strike is not None:
+            strike(operation)
         if cut is not None and len(flash.trace) == cut[0]:
             if cut[1] is not None:
                 flash.contents = flash.contents.torn(operation, cut[1])
             hardware.end(PowerCut())
+        unwatched += not hardware.has_watchdog
 
-    if cut is not None:
-        flash.before_operation = cut_power
-    if arm is not None:
-        arm(flash)
+    flash.before_operation = begin
     ending, target, problem = carry_out(loader, hardware)
     return BootRun(
         ending,
@@ -221,6 +228,7 @@ def run_boot(
         "".join(hardware.text),
         problem,
         hardware.has_watchdog,
+        unwatched,
     )
 
 

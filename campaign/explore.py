@@ -9,7 +9,7 @@ is.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -159,6 +159,7 @@ class Explorer:
         self._shard = shard
         self._on_progress = on_progress
         self._seen: dict[bytes, bytes | None] = {}
+        self._sampled: set[Hashable] = set()
         self._checks: list[Story] = []
         self._likenesses: list[tuple[bytes, State, Story]] = []
         self.result = Result(plan.scenario.name, plan.settings.fault)
@@ -240,7 +241,10 @@ class Explorer:
         is_new = follower.key not in self._seen
         if is_new:
             self._seen[follower.key] = None
-        if follower.is_sample:
+        # Processes that do not know of each other may both tell of the very same state.
+        sample = follower.key, follower.state.contents.key
+        if follower.is_sample and sample not in self._sampled:
+            self._sampled.add(sample)
             story = self._story(trail)
             if is_new:
                 self._checks.append(story)

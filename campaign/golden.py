@@ -13,6 +13,7 @@ from campaign.judge import Kind, Problem, judge
 from campaign.scenario import Act, Boot, Call, Expectation, Scenario, Start, Step, Update, Wait
 from campaign.story import Cut
 from platforms.clock import Clock
+from platforms.devices.reset_cause import ResetCause
 from platforms.errors import OtasimError
 from platforms.flash import FlashDevice
 
@@ -157,7 +158,11 @@ def run_golden(scenario: Scenario, loader: LoaderFactory) -> Golden:
     for number, step in enumerate(scenario.steps):
         start, failed_boot, problem = contents, None, None
         if isinstance(step.act, Boot):
-            boot = run_boot(loader(), contents, cause=step.act.cause)
+            cause = step.act.cause
+            if cause is ResetCause.SOFTWARE and live is not None and live.reset_after_ms is None:
+                problem = Problem(Kind.NOT_RESET, "the application runs on, and asks for no reset")
+                return Golden(scenario, tuple(steps), problem, step.name)
+            boot = run_boot(loader(), contents, cause=cause)
             trace, contents, failed_boot = boot.trace, boot.contents, boot
             problem = _boot_problem(boot, step, scenario)
             flash, live = FlashPair(contents), None

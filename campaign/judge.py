@@ -47,7 +47,7 @@ class Kind(Enum):
     MARGINAL_IMAGE = "marginal-image"
     """The image that is started has cells that read differently each time."""
     NO_WATCHDOG = "no-watchdog"
-    """An application is started without a watchdog: one that hangs is never rolled back."""
+    """An application is started, or flash changed, without one: what hangs is never reset."""
     COMMIT_LOST = COMMIT_LOST
     NOT_ROLLED_BACK = NOT_ROLLED_BACK
     UPDATE_LOST = UPDATE_LOST
@@ -56,6 +56,8 @@ class Kind(Enum):
     """The image to roll back to is in no slot any more."""
     WRONG_VERSION = "wrong-version"
     """An image runs that may not run at this point of the scenario."""
+    NOT_RESET = "not-reset"
+    """The application runs on where it has to ask for a reset, as after its commit timeout."""
     CANNOT_UPDATE = "cannot-update"
     """The board runs and takes no update any more."""
 
@@ -97,6 +99,9 @@ def judge(boot: BootRun, expectation: Expectation, images: Iterable[Image]) -> V
     image, problem = _what_runs(boot, images)
     if problem is None and not boot.has_watchdog:
         problem = Problem(Kind.NO_WATCHDOG, "the application is started without a watchdog")
+    if problem is None and boot.unwatched:
+        text = f"flash operations before the watchdog is started: {boot.unwatched}"
+        problem = Problem(Kind.NO_WATCHDOG, text)
     if problem is None and image is not None and expectation.after(image) is None:
         problem = _not_allowed(image, expectation, boot.contents)
     return Verdict(image, problem)

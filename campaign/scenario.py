@@ -98,7 +98,12 @@ UPDATE_LOST = "update-lost"
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """A reset: the loader runs, and starts an application."""
+    """A reset: the loader runs, and starts an application.
+
+    Attributes:
+        cause: what resets the board. SOFTWARE is a reset that the application has asked for: it is
+            a finding when one runs that has not.
+    """
 
     cause: ResetCause = ResetCause.SOFTWARE
 
