@@ -19,9 +19,9 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
-from campaign.cells import EXTREMES, Contents, Reading, Tear
+from campaign.cells import EXTREMES, Contents, Reading, Tear, Tears
 from campaign.damage import damaged_point, damages
-from campaign.faults import Fault
+from campaign.faults import Fault, tears_of
 from campaign.flash import Traced
 from campaign.golden import CutPoint, Golden, cuts_of, point_of, run_golden
 from campaign.images import PROBE, Image
@@ -156,6 +156,21 @@ class Life:
         else:
             for cut in damages(self.golden, settings.fault, settings.seed):
                 yield self.point(cut)
+
+    def number_of_points(self) -> int:
+        """How many there are."""
+        settings = self.plan.settings
+        if not settings.fault.interrupts:
+            return sum(1 for _ in damages(self.golden, settings.fault, settings.seed))
+        return sum(
+            1 + sum(1 + len(self._tears(traced).each) for traced in step.trace)
+            for step in self.golden.steps
+            if step.trace
+        )
+
+    def _tears(self, traced: Traced) -> Tears:
+        settings = self.plan.settings
+        return tears_of(settings.cuts_by, traced.operation.flash, settings.seed)
 
     def point(self, cut: Cut) -> CutPoint:
         """What one cut in the scenario does; OtasimError when there is no such operation."""

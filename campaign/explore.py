@@ -8,12 +8,12 @@ is.
 """
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from campaign.expand import Follower, Plan, State, Tally
+from campaign.expand import Follower, Harvest, Plan, State, Tally
 from campaign.faults import Fault
 from campaign.golden import CutPoint, Golden
 from campaign.judge import Kind, Problem
@@ -162,6 +162,7 @@ class Explorer:
         self._sampled: set[Hashable] = set()
         self._checks: list[Story] = []
         self._likenesses: list[tuple[bytes, State, Story]] = []
+        self._waiting = 0
         self.result = Result(plan.scenario.name, plan.settings.fault)
 
     def run(self) -> Result:
@@ -187,49 +188,60 @@ class Explorer:
         for step in golden.steps:
             if step.boot is not None:
                 self.result.tally.count(step.boot)
-        layer = self._first_layer()
-        while layer:
+        self._waiting = self._workers.expander.life.number_of_points()
+        # Taken as they are needed: flipped bits are many. Where more cuts follow, which states are
+        # new must not depend on how far ahead that is.
+        first = self._first_layer()
+        layer = first if self._plan.settings.depth == 1 else list(first)
+        while True:
             self.result.deepest += 1
             layer = self._search_layer(layer)
             self._check()
+            if not layer:
+                break
         self.result.is_closed = self._plan.settings.depth is None and not self.result.findings
 
-    def _first_layer(self) -> list[_Node]:
-        layer: list[_Node] = []
+    def _first_layer(self) -> Iterator[_Node]:
         number, shards = self._shard
+        is_first = self._plan.settings.check_every > 0
         for point, follower in self._workers.expander.first():
-            if int.from_bytes(follower.key, "little") % shards == number - 1:
-                self.result.tally.cuts += 1
-                problem = self._workers.expander.problem_of(point)
-                if problem is not None:
-                    self._note(self._finding(problem, _Trail(point)))
-                layer += self._new(follower, _Trail(point))
-        if layer and self._plan.settings.check_every and not self._checks:
-            self._checks.append(self._story(layer[0].trail))
-        return layer
+            self._waiting -= 1
+            if int.from_bytes(follower.key, "little") % shards != number - 1:
+                continue
+            self.result.tally.cuts += 1
+            trail = _Trail(point)
+            problem = self._workers.expander.problem_of(point)
+            if problem is not None:
+                self._note(self._finding(problem, trail))
+            # At least one state is made for real.
+            yield from self._new(replace(follower, is_sample=follower.is_sample or is_first), trail)
+            is_first = False
 
-    def _search_layer(self, layer: list[_Node]) -> list[_Node]:
+    def _search_layer(self, layer: Iterable[_Node]) -> list[_Node]:
         """Expand states, and those that their boots leave; returns those of one more cut."""
         is_last = self.result.deepest == self._plan.settings.depth
         deeper: list[_Node] = []
-        while layer:
-            batches = list(_in_batches(layer))
-            tasks = [Expand(tuple(n.state for n in batch), is_last=is_last) for batch in batches]
-            booted: list[_Node] = []
-            waiting = len(layer)
-            for batch, harvest in zip(batches, self._workers.results(tasks), strict=True):
-                self.result.tally.add(harvest.tally)
-                for node, expansion in zip(batch, harvest.expansions, strict=True):
-                    self.result.states += 1
-                    self._seen[node.key] = expansion.outcome
-                    for recovery, problem in expansion.problems:
-                        self._note(self._finding(problem, node.trail, recovery))
-                    booted += self._new_behind(node, expansion.booted)
-                    deeper += self._new_behind(node, expansion.cut)
-                waiting -= len(batch)
-                self._on_progress(self.result, waiting + len(booted) + len(deeper))
-            layer = booted
+        booted: Iterable[_Node] = layer
+        while booted:
+            begun: deque[list[_Node]] = deque()
+            layer, booted = booted, []
+            for harvest in self._workers.results(_tasks(layer, begun, is_last=is_last)):
+                batch = begun.popleft()
+                booted += self._add(harvest, batch, deeper)
+                self._waiting -= len(batch)
+                self._on_progress(self.result, self._waiting)
         return deeper
+
+    def _add(self, harvest: Harvest, batch: list[_Node], deeper: list[_Node]) -> Iterator[_Node]:
+        """What came of some states; yields the new ones that boots leave, adds those of cuts."""
+        self.result.tally.add(harvest.tally)
+        for node, expansion in zip(batch, harvest.expansions, strict=True):
+            self.result.states += 1
+            self._seen[node.key] = expansion.outcome
+            for recovery, problem in expansion.problems:
+                self._note(self._finding(problem, node.trail, recovery))
+            yield from self._new_behind(node, expansion.booted)
+            deeper += self._new_behind(node, expansion.cut)
 
     def _new_behind(self, node: _Node, followers: Sequence[Follower]) -> Iterator[_Node]:
         for follower in followers:
@@ -251,6 +263,7 @@ class Explorer:
             else:
                 self._likenesses.append((follower.key, follower.state, story))
         if is_new:
+            self._waiting += 1
             yield _Node(follower.key, follower.state, trail)
 
     def _story(self, trail: _Trail, *last: Recovery) -> Story:
@@ -285,7 +298,9 @@ class Explorer:
                 raise LikenessError(story.identifier)
 
 
-def _in_batches(nodes: Sequence[_Node]) -> Iterable[list[_Node]]:
+def _tasks(nodes: Iterable[_Node], begun: deque[list[_Node]], *, is_last: bool) -> Iterator[Expand]:
+    """The work on some nodes; each batch of them is put into `begun` when it is handed out."""
     remaining = iter(nodes)
     while batch := list(islice(remaining, _BATCH)):
-        yield batch
+        begun.append(batch)
+        yield Expand(tuple(node.state for node in batch), is_last=is_last)
