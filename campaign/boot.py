@@ -65,6 +65,7 @@ class BootRun:
         log: what it said on the console.
         problem: what it raised, or what else is wrong; empty when nothing is.
         has_watchdog: whether the watchdog runs when the application takes over.
+        reading: how marginal bits have read.
     """
 
     ending: Ending
@@ -75,6 +76,7 @@ class BootRun:
     log: str
     problem: str
     has_watchdog: bool
+    reading: Reading
 
 
 class Hardware:
@@ -207,6 +209,7 @@ def run_boot(
         "".join(hardware.text),
         problem,
         hardware.has_watchdog,
+        reading,
     )
 
 

@@ -13,6 +13,7 @@ from bootloader_model.image_check import VECTOR_TABLE_HEAD_SIZE, VectorTableHead
 from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS, FLASH_BASE
 from campaign.application import Application
 from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
+from campaign.files import describe_difference, files_found
 from campaign.flash import Contents, FlashPair
 from campaign.images import PROBE, Image
 from campaign.scenario import COMMIT_LOST, NOT_ROLLED_BACK, UPDATE_LOST, Expectation
@@ -45,6 +46,10 @@ class Kind(Enum):
     """The image to roll back to is in no slot any more."""
     WRONG_VERSION = "wrong-version"
     """An image runs that may not run at this point of the scenario."""
+    FILE_LOST = "file-lost"
+    """A file is not as it was acknowledged, or one that was removed is back."""
+    FILE_SYSTEM_DAMAGED = "file-system-damaged"
+    """The application cannot use its file system, or cannot make the one that it needs."""
     CANNOT_UPDATE = "cannot-update"
     """The board runs and takes no update any more."""
 
@@ -88,6 +93,8 @@ def judge(boot: BootRun, expectation: Expectation, images: Iterable[Image]) -> V
         problem = Problem(Kind.NO_WATCHDOG, "the application is started without a watchdog")
     if problem is None and image is not None and expectation.after(image) is None:
         problem = _not_allowed(image, expectation, boot.contents)
+    if problem is None and image is not None:
+        problem = _files_problem(boot, image, expectation)
     return Verdict(image, problem)
 
 
@@ -127,6 +134,24 @@ def _not_allowed(image: Image, expectation: Expectation, contents: Contents) -> 
     if kind is Kind.NOT_ROLLED_BACK and not is_in_a_slot(wanted, contents):
         kind = Kind.WAY_BACK_LOST
     return Problem(kind, f"image {image} runs, only {expectation.names()} may")
+
+
+def _files_problem(boot: BootRun, image: Image, expectation: Expectation) -> Problem | None:
+    allowed = expectation.files_of(image)
+    if not allowed:
+        return None
+    assert boot.target is not None  # noqa: S101 - it was started
+    found = files_found(boot.contents, boot.target.vector_table, boot.reading)
+    if isinstance(found, str):
+        return Problem(
+            Kind.FILE_SYSTEM_DAMAGED, f"image {image} cannot use its file system: {found}"
+        )
+    if found in allowed:
+        return None
+    nearest = min(allowed, key=lambda files: len(files ^ found))
+    return Problem(
+        Kind.FILE_LOST, f"among the files of image {image} {describe_difference(found, nearest)}"
+    )
 
 
 def is_in_a_slot(image: Image, contents: Contents) -> bool:

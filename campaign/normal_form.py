@@ -11,6 +11,7 @@ and again never repeat. What a boot depends on does. The normal form leaves out:
 - of the area with the newest record, all other good records; of the other one, all but its newest
   record, and where that stands;
 - the bytes of what is no good record, and of a slot that holds no known image;
+- of a file system everything but the names and contents of its files;
 - where marginal bits are: it keeps what both extreme readings (`Reading`) make of the contents;
 - by how much the error counts of slots differ: it keeps their order.
 
@@ -26,6 +27,7 @@ from typing import NamedTuple
 from bootloader_model.boot_record import MAX_SLOTS, RECORD_SIZE, check_record, record_sequence
 from bootloader_model.journal import MAX_RECORDS, is_newer
 from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS
+from campaign.files import files_in_partitions
 from campaign.flash import Contents, Reading
 from campaign.images import Image
 
@@ -68,8 +70,9 @@ def _as_read(contents: Contents, images: tuple[Image, ...], reading: Reading) ->
     )
     if second is not None and (first is None or is_newer(second.seq, first.seq)):
         first, second = second, first
+    files = files_in_partitions(contents, reading)
     # The older area is erased before it is used again. What counts is what it would fall back to.
-    return tuple(slots), first and first.form, second and second.record
+    return tuple(slots), files, first and first.form, second and second.record
 
 
 class _Area(NamedTuple):

@@ -1,0 +1,177 @@
+"""The files of a board as the oracle looks at them: those that the application finds at its start.
+
+It mounts what the newest record gives the application, and first does what each start does:
+at the first one of an update a new file system is made and filled from the one before. All of this
+is made on a copy of the contents, by the real code of the board: only littlefs knows its format.
+
+Marginal bits read as in the boot that is judged.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+from bootloader_model.boot_state import BootState
+from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS
+from bootloader_model.partition import Partitions
+from campaign.flash import Contents, FlashPair, Reading
+from platforms.errors import OtasimError
+from platforms.flash import ERASED_BYTE
+from rpc_shim.boot_configuration import BootConfiguration
+from rpc_shim.boot_files import BootFiles
+from rpc_shim.filesystem import BLOCK_SIZE, ROOT, TEMPORARY_SUFFIX, FileSystem
+
+FileSet = frozenset[tuple[str, bytes]]
+"""Names, without a leading `/`, and contents. Directories count by what is in them, files that a
+power cut has left unfinished not at all."""
+
+_DEVICES = tuple(slot.configuration.fs_dev for slot in DEFAULT_SLOTS if slot.configuration.fs_dev)
+_PARTITIONS = tuple(DEFAULT_LAYOUT.partition(name) for name in _DEVICES)
+_HEAD = 16
+_ERASED_HEAD = bytes([ERASED_BYTE]) * _HEAD
+_Pages = tuple[tuple[int, bytes], ...]
+
+
+def has_file_systems(partitions: Partitions) -> bool:
+    """Whether a file system was ever made on the board, in whichever slot.
+
+    Where a scenario is not about files the factory makes none. An application with file systems
+    could not even start an update on such a board, and to look for them takes longer than its boot.
+    """
+    opened = [partitions.open(name) for name in _DEVICES]
+    starts = (0, BLOCK_SIZE)
+    return any(part.read(start, _HEAD) != _ERASED_HEAD for part in opened for start in starts)
+
+
+def files_found(contents: Contents, vector_table: int, reading: Reading) -> FileSet | str:
+    """The files of the application that starts, or why it has none.
+
+    Args:
+        contents: what the flash holds when the loader is done.
+        vector_table: where the application is started.
+        reading: how marginal bits read in this boot.
+    """
+    flash = FlashPair(contents, reading)
+    partitions = Partitions(DEFAULT_LAYOUT, nor=flash.nor, internal_flash=flash.internal)
+    boot = BootConfiguration.of_image_at(partitions, vector_table)
+    state = boot.state_or_none
+    started = _Started(state and replace(state, seq=0), _pages(contents), boot, partitions)
+    is_firm = reading is Reading.STORED or not _is_weak(contents)
+    return _files_of(started) if is_firm else _files_of.__wrapped__(started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A board whose application starts; equal when it finds the same files.
+
+    Attributes:
+        state: the boot state, without its sequence number.
+        pages: what the partitions of the file systems hold.
+        boot: the boot state as the application has it.
+        partitions: the partitions.
+    """
+
+    state: BootState | None
+    pages: _Pages
+    boot: BootConfiguration = field(compare=False)
+    partitions: Partitions = field(compare=False)
+
+
+@lru_cache(maxsize=1 << 10)
+def _files_of(started: _Started) -> FileSet | str:
+    try:
+        files = BootFiles(started.boot, started.partitions, _do_nothing, _ignore)
+        files.prepare()
+        if files.root is None:
+            return "the slot of the application has none"
+        return frozenset(_walk(files.root.require(), ROOT))
+    except OtasimError as error:
+        return str(error)
+
+
+def files_in_partitions(contents: Contents, reading: Reading) -> tuple[FileSet | None, ...]:
+    """What is in each file system, None where there is none: all that a boot can depend on.
+
+    Args:
+        contents: what the flash holds.
+        reading: how marginal bits read.
+    """
+    pages = _pages(contents)
+    if not pages:
+        return ()
+    mounted = _Mounted(pages, contents, reading)
+    is_firm = reading is Reading.STORED or not _is_weak(contents)
+    return _files_in(mounted) if is_firm else _files_in.__wrapped__(mounted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mounted:
+    """File systems to be mounted; equal when they hold the same."""
+
+    pages: _Pages
+    contents: Contents = field(compare=False)
+    reading: Reading = field(compare=False)
+
+
+@lru_cache(maxsize=1 << 10)
+def _files_in(mounted: _Mounted) -> tuple[FileSet | None, ...]:
+    flash = FlashPair(mounted.contents, mounted.reading)
+    partitions = Partitions(DEFAULT_LAYOUT, nor=flash.nor, internal_flash=flash.internal)
+    found: list[FileSet | None] = []
+    for name in _DEVICES:
+        try:
+            found.append(frozenset(_walk(FileSystem.mount(partitions.open(name)), ROOT)))
+        except OtasimError:
+            found.append(None)
+    return tuple(found)
+
+
+def _walk(files: FileSystem, path: str) -> Iterator[tuple[str, bytes]]:
+    for entry in files.entries(path):
+        name = path + entry.name
+        if entry.is_directory:
+            yield from _walk(files, name + "/")
+        elif not name.endswith(TEMPORARY_SUFFIX):
+            yield name.removeprefix(ROOT), files.read(name)
+
+
+def _pages(contents: Contents) -> _Pages:
+    """The pages of the file systems that are not erased, in their order."""
+    found: list[tuple[int, bytes]] = []
+    for partition in _PARTITIONS:
+        start, end = partition.offset, partition.offset + partition.size
+        cells = contents.of(partition.flash)
+        found += [page for page in cells.pages() if start <= page[0] < end]
+    return tuple(sorted(found))
+
+
+def _is_weak(contents: Contents) -> bool:
+    return any(
+        contents.of(partition.flash).is_weak(partition.offset, partition.size)
+        for partition in _PARTITIONS
+    )
+
+
+def _do_nothing() -> None:
+    """There is no watchdog to be fed."""
+
+
+def _ignore(_line: str) -> None:
+    """The console says nothing that the files do not."""
+
+
+def describe_difference(found: FileSet, wanted: FileSet) -> str:
+    """How the files that were found differ from what they should be, for people."""
+    there, expected = dict(found), dict(wanted)
+    told = []
+    for name in sorted({name for name, _ in found ^ wanted}):
+        if name not in there:
+            told.append(f"{name} is missing")
+        elif name not in expected:
+            told.append(f"{name} should not be there")
+        else:
+            told.append(
+                f"{name} has {len(there[name]):,} bytes that are not the {len(expected[name]):,}"
+                " that were acknowledged"
+            )
+    return ", ".join(told)
