@@ -3,6 +3,8 @@
 It mounts what the newest record gives the application, and first does what each start does:
 at the first one of an update a new file system is made and filled from the one before. All of this
 is made on a copy of the contents, by the real code of the board: only littlefs knows its format.
+Then a file is written there, which has to stay, and with it all that was found: in whichever way
+marginal bits read at the next boot.
 
 Marginal bits read as in the boot that is judged.
 """
@@ -14,7 +16,7 @@ from functools import lru_cache
 from bootloader_model.boot_state import BootState
 from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS
 from bootloader_model.partition import Partitions
-from campaign.flash import Contents, FlashPair, Reading
+from campaign.flash import EXTREMES, Contents, FlashPair, Reading
 from platforms.errors import OtasimError
 from platforms.flash import ERASED_BYTE
 from rpc_shim.boot_configuration import BootConfiguration
@@ -31,6 +33,21 @@ _HEAD = 16
 _ERASED_HEAD = bytes([ERASED_BYTE]) * _HEAD
 _Pages = tuple[tuple[int, bytes], ...]
 
+_PROBE = ("probe", b"written after the boot")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an application has found of its files.
+
+    Attributes:
+        files: the files; None when it cannot use its file system.
+        problem: what is wrong with the file system; empty when nothing is.
+    """
+
+    files: FileSet | None
+    problem: str = ""
+
 
 def has_file_systems(partitions: Partitions) -> bool:
     """Whether a file system was ever made on the board, in whichever slot.
@@ -43,8 +60,8 @@ def has_file_systems(partitions: Partitions) -> bool:
     return any(part.read(start, _HEAD) != _ERASED_HEAD for part in opened for start in starts)
 
 
-def files_found(contents: Contents, vector_table: int, reading: Reading) -> FileSet | str:
-    """The files of the application that starts, or why it has none.
+def files_found(contents: Contents, vector_table: int, reading: Reading) -> Found:
+    """The files of the application that starts.
 
     Args:
         contents: what the flash holds when the loader is done.
@@ -52,12 +69,11 @@ def files_found(contents: Contents, vector_table: int, reading: Reading) -> File
         reading: how marginal bits read in this boot.
     """
     flash = FlashPair(contents, reading)
-    partitions = Partitions(DEFAULT_LAYOUT, nor=flash.nor, internal_flash=flash.internal)
-    boot = BootConfiguration.of_image_at(partitions, vector_table)
+    boot = BootConfiguration.of_image_at(_partitions_of(flash), vector_table)
     state = boot.state_or_none
-    started = _Started(state and replace(state, seq=0), _pages(contents), boot, partitions)
-    is_firm = reading is Reading.STORED or not _is_weak(contents)
-    return _files_of(started) if is_firm else _files_of.__wrapped__(started)
+    started = _Started(state and replace(state, seq=0), _pages(contents), boot, flash)
+    # The key says nothing about marginal bits.
+    return _files_of.__wrapped__(started) if _is_weak(contents) else _files_of(started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +84,36 @@ class _Started:
         state: the boot state, without its sequence number.
         pages: what the partitions of the file systems hold.
         boot: the boot state as the application has it.
-        partitions: the partitions.
+        flash: what it may change; without anything else that is compared.
     """
 
     state: BootState | None
     pages: _Pages
     boot: BootConfiguration = field(compare=False)
-    partitions: Partitions = field(compare=False)
+    flash: FlashPair = field(compare=False)
 
 
 @lru_cache(maxsize=1 << 10)
-def _files_of(started: _Started) -> FileSet | str:
+def _files_of(started: _Started) -> Found:
+    flash = started.flash
     try:
-        files = BootFiles(started.boot, started.partitions, _do_nothing, _ignore)
+        files = BootFiles(started.boot, _partitions_of(flash), _do_nothing, _ignore)
         files.prepare()
         if files.root is None:
-            return "the slot of the application has none"
-        return frozenset(_walk(files.root.require(), ROOT))
+            return Found(None, "its slot has none")
+        mounted = files.root.require()
+        found = frozenset(_walk(mounted, ROOT))
+        mounted.write(*_PROBE)
     except OtasimError as error:
-        return str(error)
+        return Found(None, str(error))
+    for reading in EXTREMES:
+        later = _files_in_partition(FlashPair(flash.contents, reading), files.root.partition.name)
+        if later != found | {_PROBE}:
+            change = (
+                "all is gone" if later is None else describe_difference(later, found | {_PROBE})
+            )
+            return Found(found, f"it does not keep what is written: {change}")
+    return Found(found)
 
 
 def files_in_partitions(contents: Contents, reading: Reading) -> tuple[FileSet | None, ...]:
@@ -100,8 +127,7 @@ def files_in_partitions(contents: Contents, reading: Reading) -> tuple[FileSet |
     if not pages:
         return ()
     mounted = _Mounted(pages, contents, reading)
-    is_firm = reading is Reading.STORED or not _is_weak(contents)
-    return _files_in(mounted) if is_firm else _files_in.__wrapped__(mounted)
+    return _files_in.__wrapped__(mounted) if _is_weak(contents) else _files_in(mounted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +142,18 @@ class _Mounted:
 @lru_cache(maxsize=1 << 10)
 def _files_in(mounted: _Mounted) -> tuple[FileSet | None, ...]:
     flash = FlashPair(mounted.contents, mounted.reading)
-    partitions = Partitions(DEFAULT_LAYOUT, nor=flash.nor, internal_flash=flash.internal)
-    found: list[FileSet | None] = []
-    for name in _DEVICES:
-        try:
-            found.append(frozenset(_walk(FileSystem.mount(partitions.open(name)), ROOT)))
-        except OtasimError:
-            found.append(None)
-    return tuple(found)
+    return tuple(_files_in_partition(flash, name) for name in _DEVICES)
+
+
+def _files_in_partition(flash: FlashPair, name: str) -> FileSet | None:
+    try:
+        return frozenset(_walk(FileSystem.mount(_partitions_of(flash).open(name)), ROOT))
+    except OtasimError:
+        return None
+
+
+def _partitions_of(flash: FlashPair) -> Partitions:
+    return Partitions(DEFAULT_LAYOUT, nor=flash.nor, internal_flash=flash.internal)
 
 
 def _walk(files: FileSystem, path: str) -> Iterator[tuple[str, bytes]]:

@@ -142,16 +142,15 @@ def _files_problem(boot: BootRun, image: Image, expectation: Expectation) -> Pro
         return None
     assert boot.target is not None  # noqa: S101 - it was started
     found = files_found(boot.contents, boot.target.vector_table, boot.reading)
-    if isinstance(found, str):
-        return Problem(
-            Kind.FILE_SYSTEM_DAMAGED, f"image {image} cannot use its file system: {found}"
-        )
-    if found in allowed:
-        return None
-    nearest = min(allowed, key=lambda files: len(files ^ found))
-    return Problem(
-        Kind.FILE_LOST, f"among the files of image {image} {describe_difference(found, nearest)}"
-    )
+    files = found.files
+    if files is not None and files not in allowed:
+        nearest = min(allowed, key=lambda wanted: len(wanted ^ files))
+        difference = describe_difference(files, nearest)
+        return Problem(Kind.FILE_LOST, f"among the files of image {image} {difference}")
+    if found.problem:
+        text = f"the file system of image {image}: {found.problem}"
+        return Problem(Kind.FILE_SYSTEM_DAMAGED, text)
+    return None
 
 
 def is_in_a_slot(image: Image, contents: Contents) -> bool:
