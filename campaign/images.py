@@ -11,6 +11,7 @@ from functools import cache
 from bootloader_model.app_info import APP_INFO
 from bootloader_model.layout import APP0_ADDRESS
 from rpc_shim.bundle.create import create_bundle
+from rpc_shim.bundle.fs_image import make_fs_image
 from rpc_shim.bundle.image_file import FirmwareImage
 from rpc_shim.frame import JsonValue
 
@@ -27,10 +28,13 @@ class Image:
     Attributes:
         name: what reports call it; also its version.
         data: its bytes.
+        files: files that an update to it brings along, by name; without any it brings no file
+            system.
     """
 
     name: str
     data: bytes
+    files: tuple[tuple[str, bytes], ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -65,6 +69,7 @@ def bundle_of(image: Image) -> bytes:
         version=image.name,
         build_id=image.name,
         build_timestamp=_BUILT,
+        fs=make_fs_image(dict(image.files)) if image.files else None,
     )
 
 

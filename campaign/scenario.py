@@ -356,8 +356,8 @@ def configure(device_id: str) -> tuple[Call, Stages]:
 def with_files(*lived: Step | FileStep) -> tuple[Step, ...]:
     """Steps with the files that each image must find at each of them.
 
-    A version that has not been started yet will find the files of the one that runs: they are
-    brought over at its first start. From then on each has its own.
+    A version that has not been started yet will find the files that its update brings, and those of
+    the one that runs, which are brought over at its first start. From then on each has its own.
     """
     running = OLD
     own: dict[Image, FileSet] = {OLD: frozenset()}
@@ -365,7 +365,7 @@ def with_files(*lived: Step | FileStep) -> tuple[Step, ...]:
     for each in lived:
         step = each.step if isinstance(each, FileStep) else each
         if step.runs is not None:
-            own.setdefault(step.runs, own[running])
+            own.setdefault(step.runs, _merged(own[running], step.runs))
             running = step.runs
         stages = each.stages(own[running]) if isinstance(each, FileStep) else (own[running],)
         under_way = _files_of(own, running, tuple(dict.fromkeys((own[running], *stages))))
@@ -380,9 +380,16 @@ def _files_of(
     own: Mapping[Image, FileSet], running: Image, of_running: tuple[FileSet, ...]
 ) -> Callable[[Image], tuple[FileSet, ...]]:
     def files(image: Image) -> tuple[FileSet, ...]:
-        return of_running if image == running or image not in own else (own[image],)
+        if image == running:
+            return of_running
+        return (own[image],) if image in own else tuple(_merged(each, image) for each in of_running)
 
     return files
+
+
+def _merged(old: FileSet, image: Image) -> FileSet:
+    """The files of an image that is started for the first time."""
+    return frozenset((dict(old) | dict(image.files)).items())
 
 
 def change(changed: tuple[Call, Stages], holds: Expectation) -> FileStep:
@@ -426,15 +433,17 @@ _FILES = with_files(
     change(put("settings", _SMALL), committed(NEW, OLD)),
 )
 
+_NEW_WITH_FILES = replace(NEW, files=(("page", b"<p>new</p>"), ("settings", _OTHER)))
+
 _FILES_ROLLED_BACK = with_files(
     _POWER_ON,
     change(put("settings", _SMALL), keeps(OLD)),
     change(put("log", _LARGE), keeps(OLD)),
-    *take_update(NEW, OLD),
-    change(remove("log"), rolled_back(NEW, OLD)),
-    change(put("settings", _OTHER), rolled_back(NEW, OLD)),
-    *roll_back(NEW, OLD, ResetCause.WATCHDOG),
-    change(remove("settings"), rolled_back(NEW, OLD)),
+    *take_update(_NEW_WITH_FILES, OLD),
+    change(remove("log"), rolled_back(_NEW_WITH_FILES, OLD)),
+    change(put("settings", _LARGE), rolled_back(_NEW_WITH_FILES, OLD)),
+    *roll_back(_NEW_WITH_FILES, OLD, ResetCause.WATCHDOG),
+    change(remove("settings"), rolled_back(_NEW_WITH_FILES, OLD)),
     # What `new` has left in the file system that `next` gets must not come back.
     *take_update(NEXT, OLD, commit_timeout_s=0)[:2],
     Step("first start", Start(), rolled_back(NEXT, OLD), either(NEXT, OLD), committed(NEXT, OLD)),
@@ -519,7 +528,7 @@ SCENARIOS = (
     ),
     Scenario(
         "files-rollback",
-        "An update that changed files is rolled back, the next one commits itself",
+        "An update that brings files is rolled back, the next one commits itself",
         _FILES_ROLLED_BACK,
         has_file_system=True,
     ),
