@@ -353,14 +353,15 @@ def configure(device_id: str) -> tuple[Call, Stages]:
     return Call("Config.Set", {"config": config, "save": True}), stages
 
 
-def with_files(*lived: Step | FileStep) -> tuple[Step, ...]:
+def with_files(*lived: Step | FileStep, first: Image = OLD) -> tuple[Step, ...]:
     """Steps with the files that each image must find at each of them.
 
-    A version that has not been started yet will find the files that its update brings, and those of
-    the one that runs, which are brought over at its first start. From then on each has its own.
+    A board leaves the factory with `first` and an empty file system. A version that has not been
+    started yet will find the files that its update brings, and those of the one that runs, which
+    are brought over at its first start. From then on each has its own.
     """
-    running = OLD
-    own: dict[Image, FileSet] = {OLD: frozenset()}
+    running = first
+    own: dict[Image, FileSet] = {first: frozenset()}
     steps = []
     for each in lived:
         step = each.step if isinstance(each, FileStep) else each

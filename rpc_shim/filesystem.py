@@ -160,7 +160,8 @@ class _BlockDevice:
 
     def prog(self, _config: LFSConfig, block: int, offset: int, data: bytes) -> int:
         if block not in self._erased:
-            return self._change(lambda: self._make_firm(block)) or _BAD_BLOCK
+            failed = self._change(lambda: self._make_firm(block))
+            return failed or _BAD_BLOCK
         return self._change(lambda: self._partition.program(block * BLOCK_SIZE + offset, data))
 
     def erase(self, _config: LFSConfig, block: int) -> int:
