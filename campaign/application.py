@@ -1,29 +1,31 @@
 """The application's side of a device's life: the board's real OTA services, called by RPC frames.
 
 A campaign adds nothing to them. They run on whichever flash devices they are given: those of a
-campaign, or the real drivers. File systems stay empty.
+campaign, or the real drivers. The services of files and of the configuration are there on a board
+that has a file system.
 """
-
-import base64
 
 from bootloader_model.layout import DEFAULT_LAYOUT
 from bootloader_model.partition import Partitions
-from campaign.images import Image, bundle_of
+from campaign.files import has_file_systems
+from campaign.images import Image, push_calls
 from platforms.clock import NS_PER_S, Clock
 from platforms.errors import OtasimError
 from platforms.flash import FlashDevice
 from rpc_shim.boot_configuration import BootConfiguration
 from rpc_shim.boot_files import BootFiles
+from rpc_shim.config.configuration import Configuration
 from rpc_shim.dispatch import Channel, Dispatcher, RpcError
 from rpc_shim.download import ByteSource
 from rpc_shim.frame import JsonValue
 from rpc_shim.links.rest import Params, call_frame, result_of
+from rpc_shim.services.config import register_config_service
+from rpc_shim.services.fs import register_fs_service
 from rpc_shim.services.ota import OtaService
 from rpc_shim.services.ota_update import UpdateService, UpdateSettings
 
 _DEVICE_ID = "campaign"
 _CHANNEL = Channel("UART")
-_CHUNK_SIZE = 2048
 
 
 class ApplicationError(OtasimError):
@@ -62,6 +64,13 @@ class Application:
         boot = BootConfiguration.of_image_at(self._partitions, vector_table)
         self._dispatcher = Dispatcher(_DEVICE_ID, self.log)
         files = BootFiles(boot, self._partitions, self.feed_watchdog, self.log)
+        self._is_initialised = True
+        if has_file_systems(self._partitions):
+            self._is_initialised = self._prepare(files)
+            configuration = Configuration(files, self.log)
+            register_config_service(self._dispatcher, configuration, self.reboot_after)
+            if files.root is not None:
+                register_fs_service(self._dispatcher, files.root, self.log)
         self._updates = UpdateService(
             self._dispatcher,
             self,
@@ -81,8 +90,8 @@ class Application:
         return self._boot.state.is_committed
 
     def start(self) -> None:
-        """The firmware runs, its initialisation has succeeded."""
-        self._ota.start(is_initialised=True)
+        """The firmware runs."""
+        self._ota.start(is_initialised=self._is_initialised)
 
     def wait(self, seconds: float) -> None:
         """Let virtual time pass, with a turn of the main loop at its end."""
@@ -102,12 +111,16 @@ class Application:
 
     def update(self, image: Image, commit_timeout_s: int) -> None:
         """Take an update as a host pushes it; the reboot that follows is the caller's business."""
-        bundle = bundle_of(image)
-        self.call("OTA.Begin", {"size": len(bundle), "commit_timeout": commit_timeout_s})
-        for offset in range(0, len(bundle), _CHUNK_SIZE):
-            chunk = base64.b64encode(bundle[offset : offset + _CHUNK_SIZE]).decode()
-            self.call("OTA.Write", {"offset": offset, "data": chunk})
-        self.call("OTA.End")
+        for method, params in push_calls(image, commit_timeout_s):
+            self.call(method, params)
+
+    def _prepare(self, files: BootFiles) -> bool:
+        try:
+            files.prepare()
+        except OtasimError as error:
+            self.log(f"fs: {error}")
+            return False
+        return True
 
     # -- the board, as the services see it --------------------------------------------------------
 

@@ -67,6 +67,7 @@ class BootRun:
         log: what it said on the console.
         problem: what it raised, or what else is wrong; empty when nothing is.
         has_watchdog: whether the watchdog runs when the application takes over.
+        reading: how marginal bits have read.
         unwatched: how many flash operations were made before it ran.
     """
 
@@ -78,6 +79,7 @@ class BootRun:
     log: str
     problem: str
     has_watchdog: bool
+    reading: Reading
     unwatched: int = 0
 
     def erased_sectors(self) -> Iterator[tuple[str, int]]:
@@ -228,6 +230,7 @@ def run_boot(
         "".join(hardware.text),
         problem,
         hardware.has_watchdog,
+        reading,
         unwatched,
     )
 

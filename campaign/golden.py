@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from bootloader_model.layout import DEFAULT_LAYOUT
+from bootloader_model.partition import Partitions
 from bootloader_model.provisioning import provision
 from campaign.application import Application
 from campaign.boot import BootRun, LoaderFactory, run_boot
@@ -16,6 +18,7 @@ from platforms.clock import Clock
 from platforms.devices.reset_cause import ResetCause
 from platforms.errors import OtasimError
 from platforms.flash import FlashDevice
+from rpc_shim.filesystem import FileSystem
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +148,16 @@ def point_of(golden: GoldenStep, cut: Cut, contents: Contents | None = None) -> 
 def run_golden(scenario: Scenario, loader: LoaderFactory) -> Golden:
     """Let the device live the scenario, with the loader and the application's real code."""
     flash = FlashPair(Contents.erased())
-    provision(
+    state = provision(
         flash.nor,
         flash.internal,
         scenario.first.data,
         factory_image=None if scenario.factory is None else scenario.factory.data,
         has_file_system=True,
     )
+    if scenario.has_file_system:
+        partitions = Partitions(DEFAULT_LAYOUT, nor=flash.nor, internal_flash=flash.internal)
+        FileSystem.format(partitions.open(state.slots[state.active_slot].configuration.fs_dev))
     contents = flash.contents
     steps: list[GoldenStep] = []
     operations, boot, live = 0, None, None

@@ -1,7 +1,9 @@
 """The images of a campaign: small, so that they fit into a few pages of flash, all different."""
 
+import base64
 import random
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -9,10 +11,13 @@ from functools import cache
 from bootloader_model.app_info import APP_INFO
 from bootloader_model.layout import APP0_ADDRESS
 from rpc_shim.bundle.create import create_bundle
+from rpc_shim.bundle.fs_image import make_fs_image
 from rpc_shim.bundle.image_file import FirmwareImage
+from rpc_shim.frame import JsonValue
 
 _STACK_TOP = 0x2002_0000
 _RESET_VECTOR = APP0_ADDRESS + 0x41  # Thumb
+_CHUNK_SIZE = 2048
 _BUILT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -23,10 +28,13 @@ class Image:
     Attributes:
         name: what reports call it; also its version.
         data: its bytes.
+        files: files that an update to it brings along, by name; without any it brings no file
+            system.
     """
 
     name: str
     data: bytes
+    files: tuple[tuple[str, bytes], ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -65,7 +73,18 @@ def bundle_of(image: Image) -> bytes:
         version=image.name,
         build_id=image.name,
         build_timestamp=_BUILT,
+        fs=make_fs_image(dict(image.files)) if image.files else None,
     )
+
+
+def push_calls(image: Image, commit_timeout_s: int) -> Iterator[tuple[str, dict[str, JsonValue]]]:
+    """The calls by which a host pushes the image as an update: methods and their arguments."""
+    bundle = bundle_of(image)
+    yield "OTA.Begin", {"size": len(bundle), "commit_timeout": commit_timeout_s}
+    for offset in range(0, len(bundle), _CHUNK_SIZE):
+        chunk = base64.b64encode(bundle[offset : offset + _CHUNK_SIZE]).decode()
+        yield "OTA.Write", {"offset": offset, "data": chunk}
+    yield "OTA.End", {}
 
 
 # Two bursts of internal flash, several pages of NOR; no two of the same length.

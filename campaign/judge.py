@@ -23,6 +23,7 @@ from bootloader_model.partition import Partitions
 from campaign.application import Application
 from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
 from campaign.cells import Contents
+from campaign.files import describe_difference, files_found
 from campaign.flash import FlashPair
 from campaign.images import PROBE, Image
 from campaign.scenario import COMMIT_LOST, NOT_ROLLED_BACK, UPDATE_LOST, Expectation
@@ -58,6 +59,10 @@ class Kind(Enum):
     """An image runs that may not run at this point of the scenario."""
     NOT_RESET = "not-reset"
     """The application runs on where it has to ask for a reset, as after its commit timeout."""
+    FILE_LOST = "file-lost"
+    """A file is not as it was acknowledged, or one that was removed is back."""
+    FILE_SYSTEM_DAMAGED = "file-system-damaged"
+    """The application cannot use its file system, or cannot make the one that it needs."""
     CANNOT_UPDATE = "cannot-update"
     """The board runs and takes no update any more."""
 
@@ -104,6 +109,8 @@ def judge(boot: BootRun, expectation: Expectation, images: Iterable[Image]) -> V
         problem = Problem(Kind.NO_WATCHDOG, text)
     if problem is None and image is not None and expectation.after(image) is None:
         problem = _not_allowed(image, expectation, boot.contents)
+    if problem is None and image is not None:
+        problem = _files_problem(boot, image, expectation)
     return Verdict(image, problem)
 
 
@@ -143,6 +150,23 @@ def _not_allowed(image: Image, expectation: Expectation, contents: Contents) -> 
     if kind is Kind.NOT_ROLLED_BACK and not is_in_a_slot(wanted, contents):
         kind = Kind.WAY_BACK_LOST
     return Problem(kind, f"image {image} runs, only {expectation.names()} may")
+
+
+def _files_problem(boot: BootRun, image: Image, expectation: Expectation) -> Problem | None:
+    allowed = expectation.files_of(image)
+    if not allowed:
+        return None
+    assert boot.target is not None  # noqa: S101 - it was started
+    found = files_found(boot.contents, boot.target.vector_table, boot.reading)
+    files = found.files
+    if files is not None and files not in allowed:
+        nearest = min(allowed, key=lambda wanted: len(wanted ^ files))
+        difference = describe_difference(files, nearest)
+        return Problem(Kind.FILE_LOST, f"among the files of image {image} {difference}")
+    if found.problem:
+        text = f"the file system of image {image}: {found.problem}"
+        return Problem(Kind.FILE_SYSTEM_DAMAGED, text)
+    return None
 
 
 def is_in_a_slot(image: Image, contents: Contents) -> bool:

@@ -11,6 +11,7 @@ and again never repeat. What a boot depends on does. The normal form leaves out:
 - of the area with the newest record, all other good records; of the other one, all but its newest
   record, and where that stands;
 - the bytes of what is no good record, and of a slot that holds no known image;
+- of a file system everything but the names and contents of its files;
 - where marginal bits are: it keeps what both extreme readings (`Reading`) make of the contents;
 - by how much the error counts of slots differ: it keeps their order.
 
@@ -28,6 +29,7 @@ from bootloader_model.boot_record import MAX_SLOTS, RECORD_SIZE, check_record, r
 from bootloader_model.journal import MAX_RECORDS, is_newer
 from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS, Partition
 from campaign.cells import Cells, Contents, Reading, Region
+from campaign.files import files_in_partitions
 from campaign.images import Image
 
 ROOM = 8
@@ -72,7 +74,7 @@ class NormalForms:
 
     def _as_read(self, contents: Contents, reading: Reading) -> Hashable:
         slots = tuple(self._slot(contents, partition, reading) for partition in _APPLICATIONS)
-        return slots, self._journal(contents.nor, reading)
+        return slots, files_in_partitions(contents, reading), self._journal(contents.nor, reading)
 
     def _slot(self, contents: Contents, partition: Partition, reading: Reading) -> Hashable:
         """Which images are in a slot."""

@@ -42,6 +42,7 @@ _UNUSABLE_CHARACTER = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 _DONE = int(LittleFSError.Error.LFS_ERR_OK)
 _IO_ERROR = int(LittleFSError.Error.LFS_ERR_IO)
+_BAD_BLOCK = int(LittleFSError.Error.LFS_ERR_CORRUPT)
 
 
 class Reason(Enum):
@@ -131,12 +132,20 @@ class _BlockDevice:
     first exception is kept in `failure`, for the caller of littlefs to raise, and from then on the
     flash is left alone: a change is answered with an I/O error; a read, for which littlefs-python
     has no error, with erased flash, which holds nothing that littlefs takes for valid.
+
+    Before this mount the power may have gone in the midst of littlefs's last commit, and left cells
+    that read differently from time to time: a commit that reads as good now and as bad next time,
+    or blank space that is none. littlefs appends commits to a block, and whatever it appended there
+    would be lost with that one. So nothing is appended to a block that was not erased since the
+    mount: what is there is programmed once more, which makes it firm, and littlefs, which is told
+    that the block is bad, writes all of it to the other block of the pair.
     """
 
     def __init__(self, partition: OpenPartition, feed_watchdog: Callable[[], None]) -> None:
         self._partition = partition
         self._feed_watchdog = feed_watchdog
         self.failure: BaseException | None = None
+        self._erased: set[int] = set()
         self.used_blocks: int | None = None
         """As last counted; None since something was written."""
 
@@ -150,17 +159,28 @@ class _BlockDevice:
         return bytes([ERASED_BYTE]) * size
 
     def prog(self, _config: LFSConfig, block: int, offset: int, data: bytes) -> int:
+        if block not in self._erased:
+            failed = self._change(lambda: self._make_firm(block))
+            return failed or _BAD_BLOCK
         return self._change(lambda: self._partition.program(block * BLOCK_SIZE + offset, data))
 
     def erase(self, _config: LFSConfig, block: int) -> int:
         def erase() -> None:
             self._feed_watchdog()
             self._partition.erase(block * BLOCK_SIZE, BLOCK_SIZE)
+            self._erased.add(block)
 
         return self._change(erase)
 
     def sync(self, _config: LFSConfig) -> int:
         return _DONE if self.failure is None else _IO_ERROR
+
+    def _make_firm(self, block: int) -> None:
+        """Drive the bits that read as programmed; the others are, at most, of no valid commit."""
+        for start in range(block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE, _CACHE_SIZE):
+            page = self._partition.read(start, _CACHE_SIZE)
+            if page.count(ERASED_BYTE) != len(page):
+                self._partition.program(start, page)
 
     def _change(self, change: Callable[[], None]) -> int:
         self.used_blocks = None

@@ -72,6 +72,7 @@ def test_a_new_one_is_empty_and_uses_its_own_partition_only(rig: NorRig) -> None
 
 
 def test_a_page_is_programmed_in_one_go(rig: NorRig, files: FileSystem) -> None:
+    files.write("a", b"the first change after a mount writes more")
     rig.operations.clear()
     files.write("a", bytes(range(256)) * 16)
     pages = [operation.length for operation in rig.operations if operation.length == 256]
