@@ -18,8 +18,9 @@ them when it is made with `strict_original=True`:
   newest good record, whichever failed.
 - A record whose write was cut short may have marginal cells, and read as bad today and as good
   tomorrow. It has the number that the next record gets. By default it is blotted out (all its bits
-  cleared, which needs no erase) before that one is written elsewhere, and the newest record is
-  programmed once more, on top of itself, before the area of the older ones is erased. The loader
+  cleared, which needs no erase) before that one is written elsewhere, and the newest record, if
+  the power has gone since it was written, is programmed once more, on top of itself, before the
+  area of the older ones is erased. The loader
   copies the newest record after every loss of power, so that nothing rests on a marginal one.
 - Sequence numbers are compared as plain numbers, so that after 0xFFFFFFFF nothing is ever newer. By
   default they are compared as serial numbers (RFC 1982): newer is what is less than half the range
@@ -246,6 +247,7 @@ class Journal:
         self._areas = areas
         self._strict = strict_original
         self._newest: Winner | None = None
+        self._is_firm = True
         self._is_clean = True
 
     @property
@@ -253,13 +255,19 @@ class Journal:
         """The record that counts, as last loaded or written."""
         return self._newest
 
-    def load(self) -> ScanResult:
-        """Read both areas; FlashError when the device does not let itself be read."""
+    def load(self, *, is_firm: bool = False) -> ScanResult:
+        """Read both areas; FlashError when the device does not let itself be read.
+
+        Args:
+            is_firm: whether the power has been on since the newest record was written, so that
+                none of its cells can be marginal.
+        """
         result = scan_areas(
             [(area.name, area.read(0, area.size)) for area in self._areas],
             strict_original=self._strict,
         )
         self._newest = result.winner
+        self._is_firm = is_firm
         self._is_clean = result.winner is None or all(
             entry.status is RecordStatus.VALID
             for entry in result.areas[result.winner.area].entries
@@ -286,6 +294,7 @@ class Journal:
             problem = self._write(number, start, record)
             if problem is None:
                 self._newest = Winner(number, self._areas[number].name, start, state)
+                self._is_firm = True
                 self._is_clean = self._is_clean or start == 0
                 return state
             attempts.append(f"{_location(self._areas[number].name, start)}: {problem}")
@@ -323,7 +332,8 @@ class Journal:
         """Make sure of the newest record before the area with the older ones is erased.
 
         What does not read as a record behind it never will. And programmed once more, its own
-        bits are firm, should they have been marginal.
+        bits are firm, should they have been marginal. Where they are firm it is left in peace: a
+        brown-out could garble it.
         """
         partition = self._areas[newest.area]
         # A device that refuses this refuses the next record, too, which is told then.
@@ -332,7 +342,8 @@ class Journal:
                 found = partition.read(offset, RECORD_SIZE)
                 if found not in (_ERASED_RECORD, _BLOTTED_RECORD):
                     partition.program(offset, _BLOTTED_RECORD)
-            partition.program(newest.offset, build_record(newest.state))
+            if not self._is_firm:
+                partition.program(newest.offset, build_record(newest.state))
 
     def _second_choice(self, failed: int) -> int:
         if self._strict or self._newest is None:

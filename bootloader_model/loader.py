@@ -113,7 +113,8 @@ class _BootRun:
         )
 
     def _read_state(self) -> None:
-        result = self._journal.load()
+        lost_power = self._hardware.reset_cause in _POWER_LOSSES
+        result = self._journal.load(is_firm=not lost_power)
         cause = self._hardware.reset_cause.value
         if result.winner is None:
             self._log(f"reset cause {cause}; no boot state")
@@ -124,7 +125,7 @@ class _BootRun:
             f"reset cause {cause}; state seq {state.seq} in {result.winner.location}:"
             f" {describe_state(state)}"
         )
-        if self._hardware.reset_cause in _POWER_LOSSES and not self._settings.strict_original:
+        if lost_power and not self._settings.strict_original:
             self._make_firm(state)
 
     def _make_firm(self, state: BootState) -> None:

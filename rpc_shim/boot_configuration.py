@@ -29,7 +29,8 @@ class BootConfiguration:
     ) -> None:
         self._running_slot = running_slot
         self._journal = Journal(partitions.journal_areas, strict_original=strict_original)
-        winner = self._journal.load().winner
+        # The loader writes the newest record anew after each loss of power.
+        winner = self._journal.load(is_firm=True).winner
         self._state = None if winner is None else winner.state
 
     @classmethod
