@@ -46,6 +46,8 @@ class Kind(Enum):
     """The image to roll back to is in no slot any more."""
     WRONG_VERSION = "wrong-version"
     """An image runs that may not run at this point of the scenario."""
+    NO_ANSWER = "no-answer"
+    """A good image is started, and answers no RPC call when a processor runs it."""
     CANNOT_UPDATE = "cannot-update"
     """The board runs and takes no update any more."""
 
