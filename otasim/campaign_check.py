@@ -13,11 +13,11 @@ from functools import cache
 from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS
 from bootloader_model.partition import Partitions
 from bootloader_model.protocol import Loader
-from campaign.boot import LoaderFactory, run_boot
+from campaign.boot import Ending, LoaderFactory, run_boot
 from campaign.cells import Cells, Contents
 from campaign.flash import FlashPair
 from campaign.images import Image
-from campaign.judge import Problem
+from campaign.judge import Kind, Problem
 from campaign.processor import version_of
 from campaign.real import MismatchError, RealBoot
 from otasim.campaign_board import CampaignBoard, no_downloads
@@ -77,7 +77,7 @@ class BoardCheck:
         Args:
             story: identifier of the story that leads to the state.
             state: what the flash holds, and how the board boots.
-            loader: makes the boot loader, which has to come to an end.
+            loader: makes the boot loader. A boot that does not come to its end is not repeated.
             image: what runs, as far as the campaign knows; it has to answer. None: nothing does
                 that is known, and what comes of it is not compared.
 
@@ -93,11 +93,13 @@ class BoardCheck:
         computed = run_boot(
             loader(), contents, cause=state.cause, reading=state.reading, seed=state.seed
         )
+        if computed.ending is Ending.HUNG:
+            return Problem(Kind.HANG, computed.problem)
         board = self._board.boot(state, loader(), computed.contents)
         reasons = tuple(decision.reason for decision in computed.decisions)
         for what, made, wanted in (
+            ("ends:", board.ending.value, computed.ending.value),
             ("decides", board.reasons, reasons),
-            ("ends with", board.ending.value, computed.ending.value),
             ("starts", board.target, computed.target),
         ):
             if made != wanted:
