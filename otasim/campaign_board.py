@@ -30,8 +30,8 @@ from rpc_shim.download import ByteSource
 from rpc_shim.framing import (
     Delimiter,
     FrameReceived,
-    LineDemultiplexer,
     ReplyStyle,
+    decode_segment,
     encode_frame,
 )
 from rpc_shim.links.rest import call_frame, result_of
@@ -148,7 +148,6 @@ class _Software:
         """At the next reset `loader` is to run, and to leave these contents if any are given."""
         self._current.loader = loader
         self._expected = contents
-        self._demultiplexer = LineDemultiplexer()
         self.ending: Ending | None = None
         self.target: BootTarget | None = None
         self.difference: str | None = None
@@ -199,9 +198,12 @@ class _Software:
             self.answer = Problem(Kind.NO_ANSWER, why)
 
     def _note_output(self, data: bytes) -> None:
-        for event in self._demultiplexer.feed(data):
-            if isinstance(event, FrameReceived) and self.answer is None:
-                self.answer = _version_in(event.json)
+        # An answer comes in one piece, on a line of its own; nobody else writes whole frames.
+        for line in data.splitlines():
+            if self.answer is None and line.startswith(b"{"):
+                frame = decode_segment(line, Delimiter.NEWLINE)
+                if isinstance(frame, FrameReceived):
+                    self.answer = _version_in(frame.json)
 
 
 def _version_in(answer: bytes) -> str | Problem:

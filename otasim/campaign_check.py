@@ -54,7 +54,8 @@ def with_file_systems(contents: Contents) -> Contents:
     return Contents(cells, contents.internal)
 
 
-def _whole_device(machine: Machine, loader: Loader, output: HostOutput) -> DeviceSoftware:
+def whole_device(machine: Machine, loader: Loader, output: HostOutput) -> DeviceSoftware:
+    """All of the board's own software."""
     return DeviceSoftware(machine, loader, output, DeviceSettings(), no_downloads, None)
 
 
@@ -67,7 +68,7 @@ class BoardCheck:
 
     def __init__(self, engine: str) -> None:
         self._engine = engine
-        self._board = CampaignBoard(engine, _whole_device)
+        self._board = CampaignBoard(engine, whole_device)
 
     def compare(
         self, story: str, state: RealBoot, loader: LoaderFactory, image: Image | None
