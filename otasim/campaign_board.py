@@ -1,7 +1,7 @@
 """A board that a campaign keeps alive: its flash is given contents again and again, and booted.
 
 A loader runs on the real drivers, the application's code on the processor of an engine, and the
-service in its main loop is asked over the UART who it is. Making a board takes a hundred times as
+service in its main loop is asked over the UART who it is. Making a board takes many times as
 long as a boot, so one is used for all states; the contents of its flash are changed only where they
 differ from what is there.
 """
@@ -254,9 +254,10 @@ class CampaignBoard:
         self._machine.trace.events.clear()
         self._machine.reset(state.cause)
         answer = self._answer()
+        assert software.ending is not None  # noqa: S101 - the board was reset
         decisions = self._machine.trace.of_kind("boot-decision")
         return BoardBoot(
-            software.ending or Ending.HUNG,
+            software.ending,
             software.target,
             tuple(str(decision.details["reason"]) for decision in decisions),
             software.difference,

@@ -103,6 +103,21 @@ class _Waits:
         raise AssertionError
 
 
+def test_what_the_last_application_was_at_has_no_effect(check: BoardCheck) -> None:
+    last = points("update-commit")[-1]
+    assert repeat(check, "update-commit", last, Reading.STORED, MosLoader) == NEW.name
+    models = check._board._machine.models
+    for memory in (models.nor.memory, models.internal_flash.memory):
+        sector = memory.geometry.sectors[4]
+        memory.begin_erase(sector.address, sector.size, 3600 * NS_PER_S)
+    models.nor.memory.status_cells[0] = 0x1C  # all blocks protected
+    models.internal_flash.memory.status_cells[2:4] = bytes(2)  # nWRP: all sectors, too
+    copying = max(  # the boot that has most to write
+        points("update-commit"), key=lambda point: len(run_boot(MosLoader(), point.contents).trace)
+    )
+    assert isinstance(repeat(check, "update-commit", copying, Reading.STORED, MosLoader), str)
+
+
 @pytest.mark.parametrize(
     ("loader", "ending"),
     [(_Waits, Ending.WATCHDOG), (bugs.ExpectsNoTornRecord, Ending.RAISED)],
