@@ -7,7 +7,6 @@ that has a file system.
 
 from bootloader_model.layout import DEFAULT_LAYOUT
 from bootloader_model.partition import Partitions
-from campaign.files import has_file_systems
 from campaign.images import Image, push_calls
 from platforms.clock import NS_PER_S, Clock
 from platforms.errors import OtasimError
@@ -48,6 +47,9 @@ class Application:
         internal_flash: the internal flash.
         clock: virtual time, which `wait` moves.
         vector_table: where the loader has started it.
+        has_file_system: whether boards of its kind have file systems. Where a scenario is not about
+            files the factory makes none, and an application that looks for its file system there
+            could not even start an update.
 
     Attributes:
         console: what it has logged, a line each.
@@ -55,7 +57,13 @@ class Application:
     """
 
     def __init__(
-        self, nor: FlashDevice, internal_flash: FlashDevice, clock: Clock, vector_table: int
+        self,
+        nor: FlashDevice,
+        internal_flash: FlashDevice,
+        clock: Clock,
+        vector_table: int,
+        *,
+        has_file_system: bool,
     ) -> None:
         self._partitions = Partitions(DEFAULT_LAYOUT, nor=nor, internal_flash=internal_flash)
         self._clock = clock
@@ -65,7 +73,7 @@ class Application:
         self._dispatcher = Dispatcher(_DEVICE_ID, self.log)
         files = BootFiles(boot, self._partitions, self.feed_watchdog, self.log)
         self._is_initialised = True
-        if has_file_systems(self._partitions):
+        if has_file_system:
             self._is_initialised = self._prepare(files)
             configuration = Configuration(files, self.log)
             register_config_service(self._dispatcher, configuration, self.reboot_after)

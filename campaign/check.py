@@ -6,6 +6,7 @@ from dataclasses import replace
 from campaign.boot import BootRun
 from campaign.expand import Life, State
 from campaign.golden import CutPoint, contents_after
+from campaign.processor import WholeBoard
 from campaign.real import MismatchError, RealBoot, run_scenario_cut
 from campaign.story import Recovery, Story
 from platforms.errors import OtasimError
@@ -42,8 +43,10 @@ def start_of(life: Life, story: Story) -> CutPoint:
     return life.point(story.cut)
 
 
-def check_for_real(life: Life, story: Story) -> None:
+def check_for_real(life: Life, story: Story, board: WholeBoard | None) -> None:
     """Make the last state of a story, and its boots, on the board's own models.
+
+    With a whole board they are made there, too.
 
     Raises MismatchError when they differ.
     """
@@ -66,6 +69,9 @@ def check_for_real(life: Life, story: Story) -> None:
         _expect_same(whole, flash.difference(boot.contents))
         if (ending, target) != (boot.ending, boot.target):
             _expect_same(whole, f"the board {ending.value}, computed: {boot.ending.value}")
+        if board is not None:
+            image = life.judge(life.expectation(state), boot).image
+            board.compare(whole.identifier, real, loader, image)
 
 
 def _expect_same(story: Story, difference: str | None) -> None:

@@ -15,18 +15,20 @@ times.
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
 from campaign.cells import EXTREMES, Contents, Reading, Tear, Tears
 from campaign.damage import damaged_point, damages
 from campaign.faults import Fault, tears_of
 from campaign.flash import Traced
-from campaign.golden import CutPoint, Golden, cuts_of, point_of, run_golden
+from campaign.golden import CutPoint, Golden, GoldenStep, cuts_of, point_of, run_golden
 from campaign.images import PROBE, Image
 from campaign.judge import Kind, Problem, Verdict, has_way_out, judge, update_problem
 from campaign.normal_form import NormalForms
+from campaign.processor import Processor, WholeBoard, answer_problem
 from campaign.scenario import Expectation, Scenario, expectations_of
 from campaign.story import Cut, Recovery, Story
 from platforms.devices.reset_cause import ResetCause
@@ -71,11 +73,15 @@ class Plan:
         scenario: the scenario.
         loader: makes a boot loader.
         settings: how far to go.
+        processor: makes what runs the application's code; None: what starts is taken to run.
+        board: makes what samples are compared with; None: the flash models alone.
     """
 
     scenario: Scenario
     loader: LoaderFactory
     settings: Settings
+    processor: Callable[[], Processor] | None = None
+    board: Callable[[], WholeBoard] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +216,11 @@ class Life:
         """What is to be said of a complete boot."""
         return judge(boot, expectation, self.images)
 
+    def update_problem(self, boot: BootRun) -> Problem | None:
+        """What keeps the board from taking an update after a boot; None when nothing does."""
+        has_file_system = self.plan.scenario.has_file_system
+        return update_problem(self.plan.loader, boot, has_file_system=has_file_system)
+
     def after_boot(self, state: State, boot: BootRun, image: Image | None) -> State:
         """The state that a complete boot leaves, which started `image`, or nothing."""
         then = None if image is None else self.expectation(state).after(image)
@@ -332,6 +343,27 @@ class Expander:
         self._is_telling_once = is_telling_once
         self._told: set[Hashable] = set()
         self._updatable: dict[bytes, Problem | None] = {}
+        self._answers: dict[tuple[bytes, str], Problem | None] = {}
+
+    @cached_property
+    def _processor(self) -> Processor | None:
+        """Made when it is first needed, in the process that needs it."""
+        return None if self._plan.processor is None else self._plan.processor()
+
+    @cached_property
+    def board(self) -> WholeBoard | None:
+        """The whole board that samples are compared with."""
+        return None if self._plan.board is None else self._plan.board()
+
+    def golden_answers(self) -> Iterator[tuple[GoldenStep, Problem]]:
+        """The boots of the scenario after which nothing answers."""
+        for step in self.life.golden.steps:
+            if step.boot is not None:
+                image = self.life.judge(step.step.before, step.boot).image
+                assert image is not None  # noqa: S101 - or the scenario had gone wrong
+                problem = self._answer_problem(step.boot, image)
+                if problem is not None:
+                    yield step, problem
 
     def first(self) -> Iterator[tuple[CutPoint, Follower]]:
         """The states that the fault leaves in the scenario."""
@@ -387,7 +419,10 @@ class Expander:
         if boot.ending is Ending.WATCHDOG and state.bites + 1 < MOST_BITES:
             return self.life.after_boot(state, boot, None)
         verdict = self.life.judge(self.life.expectation(state), boot)
-        problem = verdict.problem or self._update_problem(boot)
+        problem = verdict.problem
+        if verdict.image is not None:
+            problem = problem or self._answer_problem(boot, verdict.image)
+        problem = problem or self._update_problem(boot)
         if problem is None:
             return self.life.after_boot(state, boot, verdict.image)
         if self._is_excused(problem, boot):
@@ -406,8 +441,16 @@ class Expander:
             return None
         form = self._forms.of(boot.contents)
         if form not in self._updatable:
-            self._updatable[form] = update_problem(self._plan.loader, boot)
+            self._updatable[form] = self.life.update_problem(boot)
         return self._updatable[form]
+
+    def _answer_problem(self, boot: BootRun, image: Image) -> Problem | None:
+        if self._processor is None:
+            return None
+        key = self._forms.of(boot.contents), image.name
+        if key not in self._answers:
+            self._answers[key] = answer_problem(self._processor, boot, image)
+        return self._answers[key]
 
     def _cut_states(self, state: State, boot: BootRun) -> Iterator[tuple[Cut, State]]:
         for cut, contents in self.life.cuts(boot.trace, boot.contents):

@@ -181,13 +181,17 @@ class Explorer:
 
     def _search(self, golden: Golden) -> None:
         self.result.operations = golden.operations
+        uncut = self._workers.expander.life.story(None)
         if golden.problem is not None:
-            story = self._workers.expander.life.story(None)
-            self._note(Finding(golden.problem, story, golden.failed_step, ""))
+            self._note(Finding(golden.problem, uncut, golden.failed_step, ""))
             return
         for step in golden.steps:
             if step.boot is not None:
                 self.result.tally.count(step.boot)
+        for step, problem in self._workers.expander.golden_answers():
+            self._note(Finding(problem, uncut, step.step.name, ""))
+        if self.result.findings:
+            return
         self._waiting = self._workers.expander.life.number_of_points()
         # Taken as they are needed: flipped bits are many. Where more cuts follow, which states are
         # new must not depend on how far ahead that is.

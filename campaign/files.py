@@ -19,10 +19,9 @@ from bootloader_model.partition import Partitions
 from campaign.cells import EXTREMES, Contents, Reading, Region
 from campaign.flash import FlashPair
 from platforms.errors import OtasimError
-from platforms.flash import ERASED_BYTE
 from rpc_shim.boot_configuration import BootConfiguration
 from rpc_shim.boot_files import BootFiles
-from rpc_shim.filesystem import BLOCK_SIZE, ROOT, TEMPORARY_SUFFIX, FileSystem
+from rpc_shim.filesystem import ROOT, TEMPORARY_SUFFIX, FileSystem
 
 FileSet = frozenset[tuple[str, bytes]]
 """Names, without a leading `/`, and contents. Directories count by what is in them, files that a
@@ -30,8 +29,6 @@ power cut has left unfinished not at all."""
 
 _DEVICES = tuple(slot.configuration.fs_dev for slot in DEFAULT_SLOTS if slot.configuration.fs_dev)
 _OFFSETS = tuple(DEFAULT_LAYOUT.partition(name).offset for name in _DEVICES)
-_HEAD = 16
-_ERASED_HEAD = bytes([ERASED_BYTE]) * _HEAD
 
 _PROBE = ("probe", b"written after the boot")
 
@@ -47,17 +44,6 @@ class Found:
 
     files: FileSet | None
     problem: str = ""
-
-
-def has_file_systems(partitions: Partitions) -> bool:
-    """Whether a file system was ever made on the board, in whichever slot.
-
-    Where a scenario is not about files the factory makes none. An application with file systems
-    could not even start an update on such a board, and to look for them takes longer than its boot.
-    """
-    opened = [partitions.open(name) for name in _DEVICES]
-    starts = (0, BLOCK_SIZE)
-    return any(part.read(start, _HEAD) != _ERASED_HEAD for part in opened for start in starts)
 
 
 def files_found(contents: Contents, vector_table: int, reading: Reading) -> Found:

@@ -175,7 +175,7 @@ def run_golden(scenario: Scenario, loader: LoaderFactory) -> Golden:
         else:
             flash.trace.clear()
             try:
-                live = live or _start_application(flash, boot)
+                live = live or _start_application(flash, boot, scenario)
                 perform(live, step.act)
             except OtasimError as error:
                 problem = Problem(Kind.CANNOT_UPDATE, str(error))
@@ -196,10 +196,16 @@ def _boot_problem(boot: BootRun, step: Step, scenario: Scenario) -> Problem | No
     return verdict.problem
 
 
-def _start_application(flash: FlashPair, boot: BootRun | None) -> Application:
+def _start_application(flash: FlashPair, boot: BootRun | None, scenario: Scenario) -> Application:
     if boot is None or boot.target is None:
         raise OtasimError("a scenario must begin with a Boot: no application runs yet")
-    application = Application(flash.nor, flash.internal, Clock(), boot.target.vector_table)
+    application = Application(
+        flash.nor,
+        flash.internal,
+        Clock(),
+        boot.target.vector_table,
+        has_file_system=scenario.has_file_system,
+    )
     application.start()
     return application
 
@@ -214,7 +220,13 @@ def relive(
     booted = golden.booted_before(step)
     assert booted.boot is not None  # noqa: S101 - what it is
     assert booted.boot.target is not None  # noqa: S101 - a golden boot starts something
-    application = Application(nor, internal, clock, booted.boot.target.vector_table)
+    application = Application(
+        nor,
+        internal,
+        clock,
+        booted.boot.target.vector_table,
+        has_file_system=golden.scenario.has_file_system,
+    )
     application.start()
     for lived in golden.steps[booted.number + 1 : step.number + 1]:
         perform(application, lived.step.act)

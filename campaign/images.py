@@ -1,4 +1,8 @@
-"""The images of a campaign: small, so that they fit into a few pages of flash, all different."""
+"""The images of a campaign: small, so that they fit into a few pages of flash, all different.
+
+They really run: a few instructions feed the watchdog for ever, which is all that a main loop needs
+for the board's RPC service to live in it.
+"""
 
 import base64
 import random
@@ -16,7 +20,28 @@ from rpc_shim.bundle.image_file import FirmwareImage
 from rpc_shim.frame import JsonValue
 
 _STACK_TOP = 0x2002_0000
-_RESET_VECTOR = APP0_ADDRESS + 0x41  # Thumb
+_VECTOR_TABLE = struct.Struct("<II")
+_PROGRAM_OFFSET = _VECTOR_TABLE.size + APP_INFO.sizeof()
+_RESET_VECTOR = APP0_ADDRESS + _PROGRAM_OFFSET | 1  # Thumb
+
+
+def thumb(*halfwords: int) -> bytes:
+    """Instructions, as the ARMv7-M manual prints them."""
+    return struct.pack(f"<{len(halfwords)}H", *halfwords)
+
+
+# Encodings: ARMv7-M ARM chapter A7.7. The first feed comes at once, the others every 2 ms.
+FEED_FOR_EVER = thumb(
+    *(0xF243, 0x0000),  # movw r0, #0x3000
+    *(0xF2C4, 0x0000),  # movt r0, #0x4000: IWDG_KR
+    *(0xF64A, 0x21AA),  # movw r1, #0xAAAA: reload the counter
+    0x6001,  # feed: str r1, [r0]
+    *(0xF643, 0x72FF),  # movw r2, #0x3FFF
+    0x3A01,  # delay: subs r2, #1
+    0xD1FD,  # bne delay
+    0xE7F9,  # b feed
+)
+"""A program for `make_image`; it may stand anywhere and needs no RAM."""
 _CHUNK_SIZE = 2048
 _BUILT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -40,15 +65,16 @@ class Image:
         return self.name
 
 
-def make_image(name: str, size: int) -> Image:
-    """An image with a vector table, a descriptor, and content that is all its own.
+def make_image(name: str, size: int, program: bytes = FEED_FOR_EVER) -> Image:
+    """An image with a vector table, a descriptor, a program, and content that is all its own.
 
     Its stack pointer follows from its size: an image that is entered with the vector table of
     another one, of another size, is noticed.
 
     Args:
         name: 1 to 15 ASCII characters.
-        size: in bytes; more than the 84 of vector table and descriptor.
+        size: in bytes; more than the 84 of vector table and descriptor and the program's.
+        program: what it does from its first instruction on.
     """
     descriptor = APP_INFO.build(
         {
@@ -59,7 +85,7 @@ def make_image(name: str, size: int) -> Image:
         }
     )
     stack_pointer = _STACK_TOP - 8 * (size % 64)
-    head = struct.pack("<II", stack_pointer, _RESET_VECTOR) + descriptor
+    head = _VECTOR_TABLE.pack(stack_pointer, _RESET_VECTOR) + descriptor + program
     content = random.Random(name).randbytes(size - len(head))  # noqa: S311 - not secret
     return Image(name, head + content)
 

@@ -8,6 +8,7 @@ with.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 from bootloader_model.boot_state import Slot
 from bootloader_model.image_check import VECTOR_TABLE_HEAD_SIZE, VectorTableHead
@@ -63,6 +64,8 @@ class Kind(Enum):
     """A file is not as it was acknowledged, or one that was removed is back."""
     FILE_SYSTEM_DAMAGED = "file-system-damaged"
     """The application cannot use its file system, or cannot make the one that it needs."""
+    NO_ANSWER = "no-answer"
+    """A good image is started, and answers no RPC call when a processor runs it."""
     CANNOT_UPDATE = "cannot-update"
     """The board runs and takes no update any more."""
 
@@ -201,7 +204,9 @@ def is_in_slot(image: Image, contents: Contents, slot: Slot) -> bool:
     return stored == image.data
 
 
-def update_problem(loader: LoaderFactory, boot: BootRun) -> Problem | None:
+def update_problem(
+    loader: LoaderFactory, boot: BootRun, *, has_file_system: bool
+) -> Problem | None:
     """What keeps the board from taking an update after this boot; None when nothing does.
 
     The application commits what runs if it has to, takes an update, which has to start, and commits
@@ -209,16 +214,22 @@ def update_problem(loader: LoaderFactory, boot: BootRun) -> Problem | None:
     """
     assert boot.target is not None  # noqa: S101 - it was started
     flash = FlashPair(boot.contents)
-    vector_table = boot.target.vector_table
+    start = partial(
+        Application,
+        flash.nor,
+        flash.internal,
+        vector_table=boot.target.vector_table,
+        has_file_system=has_file_system,
+    )
     try:
-        application = Application(flash.nor, flash.internal, Clock(), vector_table)
+        application = start(clock=Clock())
         application.start()
         if not application.is_committed:
             application.call("OTA.Commit")
         application.update(PROBE, 60)
         if (problem := _probe_problem(loader, flash, "does not start")) is not None:
             return problem
-        application = Application(flash.nor, flash.internal, Clock(), vector_table)
+        application = start(clock=Clock())
         application.start()
         application.call("OTA.Commit")
     except OtasimError as error:

@@ -5,6 +5,7 @@ the supply goes away in it, and the loader is run on the real drivers. Whatever 
 of the campaign, never a finding about the loader.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -142,22 +143,27 @@ class RealFlash:
 
     def difference(self, expected: Contents) -> str | None:
         """Where these memories do not hold `expected`; None when they hold just that."""
-        for flash, memory in self._memories.items():
-            stored, cells = bytes(memory.storage), expected.of(flash)
-            if stored != (wanted := _image_of(cells, len(stored))):
-                address = next(i for i, byte in enumerate(stored) if byte != wanted[i])
-                return (
-                    f"{flash.value} 0x{address:06x} holds 0x{stored[address]:02x} on the board,"
-                    f" computed 0x{wanted[address]:02x}"
-                )
-            if memory.weak_bits != set(cells.weak_bits):
-                return f"{flash.value} has other marginal bits on the board than computed"
-            if memory.stuck_bits != cells.stuck_bits:
-                return f"{flash.value} has other stuck bits on the board than computed"
-        return None
+        return difference(self._memories, expected)
 
     def _wait(self, duration_ns: int) -> None:
         self.clock.advance_to(self.clock.now_ns + duration_ns)
+
+
+def difference(memories: Mapping[FlashName, FlashMemory], expected: Contents) -> str | None:
+    """Where a board's memories do not hold `expected`; None when they hold just that."""
+    for flash, memory in memories.items():
+        stored, cells = bytes(memory.storage), expected.of(flash)
+        if stored != (wanted := _image_of(cells, len(stored))):
+            address = next(i for i, byte in enumerate(stored) if byte != wanted[i])
+            return (
+                f"{flash.value} 0x{address:06x} holds 0x{stored[address]:02x} on the board,"
+                f" computed 0x{wanted[address]:02x}"
+            )
+        if memory.weak_bits != set(cells.weak_bits):
+            return f"{flash.value} has other marginal bits on the board than computed"
+        if memory.stuck_bits != cells.stuck_bits:
+            return f"{flash.value} has other stuck bits on the board than computed"
+    return None
 
 
 def _image_of(cells: Cells, size: int) -> bytes:

@@ -14,7 +14,6 @@ from campaign.check import start_of, states_of
 from campaign.expand import Life
 from campaign.explore import Finding, Result
 from campaign.flash import FlashPair
-from campaign.judge import update_problem
 from campaign.story import Story
 
 
@@ -139,7 +138,7 @@ def replay_lines(life: Life, story: Story) -> Iterator[str]:
         problem = verdict.problem
         if verdict.image is not None:
             yield f"  runs: {verdict.image}"
-            problem = problem or update_problem(life.plan.loader, boot)
+            problem = problem or life.update_problem(boot)
         if problem is not None:
             yield f"  {problem.kind.value}: {problem.text}"
 

@@ -67,7 +67,7 @@ class Check:
 
     def run(self, expander: Expander) -> None:
         """MismatchError when they differ from what was computed."""
-        check_for_real(expander.life, self.story)
+        check_for_real(expander.life, self.story, expander.board)
 
 
 class UnsendableError(OtasimError):

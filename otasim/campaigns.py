@@ -3,10 +3,11 @@
 import importlib
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import bootloader_model
@@ -20,11 +21,16 @@ from bootloader_model.loader import MosLoader
 from bootloader_model.protocol import Loader
 from campaign.boot import LoaderFactory
 from campaign.expand import Plan
+from campaign.processor import WholeBoard
 from campaign.saved import SavedWork, cache_directory, fingerprint
 from campaign.scenario import SCENARIOS, Scenario
 from campaign.work import processes
+from otasim.campaign_check import BoardCheck
+from otasim.campaign_processor import BoardProcessor
+from otasim.engines import missing_engine
 from platforms.errors import OtasimError
 
+NO_BOARD = "none"
 _PACKAGES = (bootloader_model, campaign, firmware, otasim, platforms, rpc_shim)
 
 
@@ -96,6 +102,44 @@ def _attribute(what: str, name: str) -> object:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedBoard:
+    """Gives the whole board of a process; on Renode there can be only one.
+
+    Attributes:
+        engine: what runs its processor.
+    """
+
+    engine: str
+
+    def __call__(self) -> WholeBoard:
+        """The board, made at the first call."""
+        return _board(self.engine)
+
+
+@cache
+def _board(engine: str) -> BoardCheck:
+    return BoardCheck(engine)
+
+
+@cache
+def shared_processor() -> BoardProcessor:
+    """The processor of a process, made at the first call."""
+    return BoardProcessor()
+
+
+def board_factory(engine: str) -> Callable[[], WholeBoard] | None:
+    """What makes the board that samples are compared with, on the engine of that name.
+
+    `none` is no board; CampaignNameError when the engine is not on this machine.
+    """
+    if engine == NO_BOARD:
+        return None
+    if missing := missing_engine(engine):
+        raise CampaignNameError("engine", engine, missing)
+    return SharedBoard(engine)
+
+
+@dataclass(frozen=True, slots=True)
 class Labour:
     """Who does the work.
 
@@ -149,7 +193,8 @@ def saved_work(
     plan: Plan, loader_name: str | None, shard: tuple[int, int], *, is_resumed: bool
 ) -> SavedWork:
     """Where the work of a campaign is kept until it is done."""
-    told = (plan.scenario, loader_name, plan.settings, shard)
+    runs = plan.processor is not None
+    told = (plan.scenario, loader_name, plan.settings, runs, plan.board, shard)
     name = fingerprint(told, sorted(_sources(plan)))
     return SavedWork(cache_directory() / f"{plan.scenario.name}-{name}", is_resumed=is_resumed)
 

@@ -109,7 +109,7 @@ class DeviceSoftware:
         self.image = _running_image(
             self._machine, self._vector_table, strict_original=self._settings.strict_original
         )
-        self._application = self._make_application(self.image)
+        self._application = self.make_application(self.image)
         self._machine.trace.record(
             "application-started", slot=self.image.slot, version=self.image.info.version
         )
@@ -137,7 +137,8 @@ class DeviceSoftware:
         if self._application is not None:
             self._application.firmware_bytes(data)
 
-    def _make_application(self, image: RunningImage) -> Application:
+    def make_application(self, image: RunningImage) -> Application:
+        """The service of one boot; a board for a special purpose has another."""
         if self._settings.rpc is RpcMode.PASSTHROUGH:
             return BridgeApplication(self._machine, self._settings, self._network, self._note)
         return ServiceApplication(

@@ -3,7 +3,8 @@
 
 `python scripts/bench.py` for the embedded engine, `python scripts/bench.py --engine renode` for
 Renode against bare Renode, `python scripts/bench.py --transports` for calls over the network and
-for `mos`. Memory over a long time is `scripts/soak.py`'s affair.
+for `mos`, `python scripts/bench.py --campaign` for power-cut campaigns. Memory over a long time is
+`scripts/soak.py`'s affair.
 """
 
 import argparse
@@ -45,6 +46,7 @@ from rpc_shim.framing import (
     encode_frame,
 )
 from rpc_shim.links.pty import PtyLink
+from scripts.campaign_bench import measure_campaigns
 from scripts.processes import BoardProcess, broker
 from scripts.transport_clients import TRANSPORTS, Connect, call, connected
 
@@ -361,6 +363,7 @@ def main() -> None:
     parser.add_argument("--board-on-renode", metavar="WHAT", help=argparse.SUPPRESS)
     parser.add_argument("--bare-renode", metavar="WHAT", help=argparse.SUPPRESS)
     parser.add_argument("--transports", action="store_true", help="measure calls and mos instead")
+    parser.add_argument("--campaign", action="store_true", help="measure campaigns instead")
     arguments = parser.parse_args()
     if arguments.board_on_renode:
         board_on_renode(arguments.board_on_renode)
@@ -369,7 +372,9 @@ def main() -> None:
     print(
         f"machine: {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     )
-    if arguments.transports:
+    if arguments.campaign:
+        measure_campaigns()
+    elif arguments.transports:
         measure_transports()
     elif arguments.engine == RENODE:
         measure_renode()

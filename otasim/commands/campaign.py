@@ -37,14 +37,18 @@ from campaign.scenario import SCENARIOS, Scenario
 from campaign.story import Story, StoryIdError
 from campaign.work import UnsendableError, Workers
 from otasim.campaigns import (
+    NO_BOARD,
     CampaignNameError,
     Labour,
+    board_factory,
     find_loader,
     find_scenario,
     labour,
     saved_work,
+    shared_processor,
 )
 from otasim.cli import EXIT_FAILED
+from otasim.engines import EMBEDDED, ENGINES
 from otasim.interrupts import EXIT_INTERRUPTED, HeldInterrupt
 
 EXIT_DISTRUSTED = 3
@@ -104,6 +108,15 @@ class _Shard(click.ParamType[tuple[int, int]]):
     help="Make every Nth state on the board's flash models as well, and compare; 0: none.",
 )  # fmt: skip
 @click.option(
+    "--board", "engine", type=click.Choice([*ENGINES, NO_BOARD]), default=EMBEDDED,
+    show_default=True,
+    help="Make those states on a whole board as well, with its processor on this engine.",
+)  # fmt: skip
+@click.option(
+    "--processor/--no-processor", "has_processor", default=True, show_default=True,
+    help="Run what is started on the processor, until it answers an RPC call.",
+)  # fmt: skip
+@click.option(
     "--jobs", "-j", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
     help="Work in N processes.",
 )  # fmt: skip
@@ -124,6 +137,8 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
     fault_names: tuple[str, ...],
     seed: int,
     check_every: int,
+    engine: str,
+    has_processor: bool,
     jobs: int,
     shard: tuple[int, int],
     executor_name: str | None,
@@ -153,7 +168,13 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
             _replay(replay, loader, seed)
             return
         plans = [
-            Plan(scenario, loader, Settings(depth, seed, check_every, fault))
+            Plan(
+                scenario,
+                loader,
+                Settings(depth, seed, check_every, fault),
+                shared_processor if has_processor else None,
+                board_factory(engine),
+            )
             for scenario in _scenarios(names)
             for fault in faults
         ]

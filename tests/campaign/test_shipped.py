@@ -12,6 +12,7 @@ from campaign.explore import Explorer, LikenessError, Result
 from campaign.golden import run_golden
 from campaign.images import OLD
 from campaign.normal_form import NormalForms
+from campaign.processor import WholeBoard
 from campaign.real import MismatchError
 from campaign.scenario import SCENARIOS, Boot, Call, Scenario, steady
 from campaign.story import Story
@@ -80,7 +81,7 @@ def test_states_that_are_not_alike_are_no_verdict(monkeypatch: pytest.MonkeyPatc
     def one_form(_forms: NormalForms, contents: Contents) -> bytes:
         return bytes([contents.is_weak])
 
-    def no_check(_life: Life, _story: Story) -> None:
+    def no_check(_life: Life, _story: Story, _board: WholeBoard | None) -> None:
         """Slow, and not the point."""
 
     monkeypatch.setattr(NormalForms, "of", one_form)

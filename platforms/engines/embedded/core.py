@@ -109,6 +109,8 @@ class Core:
         self._place = processor.batch(cpu.PC, cpu.XPSR, cpu.FAULTMASK)
         self._masks = processor.batch(cpu.PRIMASK, cpu.BASEPRI, cpu.FAULTMASK)
         self._special = processor.batch(cpu.PRIMASK, cpu.BASEPRI, cpu.FAULTMASK, cpu.CONTROL)
+        numbered = [cpu.GENERAL_REGISTERS[f"r{number}"] for number in range(13)]
+        self._start_registers = processor.batch(*numbered, cpu.LR, cpu.MSP)
         self._unprivileged = False
         self._exception_held_back = False
         # What ended the slice under way:
@@ -132,13 +134,9 @@ class Core:
         processor.write_register(cpu.XPSR, XPSR_THUMB | HARD_FAULT)
         processor.write_register(cpu.CONTROL, 0)
         processor.write_register(cpu.XPSR, XPSR_THUMB)
-        for register in (cpu.CONTROL, cpu.PRIMASK, cpu.BASEPRI, cpu.FAULTMASK):
-            processor.write_register(register, 0)
-        for name, register in cpu.GENERAL_REGISTERS.items():
-            if name.startswith("r"):
-                processor.write_register(register, 0)
-        processor.write_register(cpu.LR, 0xFFFF_FFFF)  # ARMv7-M ARM B1.5.5: LR is -1 after reset
-        processor.write_register(cpu.MSP, stack_pointer & ~3)
+        self._special.write(0, 0, 0, 0)
+        # ARMv7-M ARM B1.5.5: LR is -1 after reset.
+        self._start_registers.write(*[0] * 13, 0xFFFF_FFFF, stack_pointer & ~3)
         self._unprivileged = False
         self._interrupt = None
         self._bad_access = None

@@ -9,6 +9,7 @@ exactly, so virtual time does not depend on where slices end or in which steps t
 
 import random
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from unicorn import unicorn_const as uc
 
@@ -36,6 +37,12 @@ from platforms.engines.protocol import BoardModels, BusModel, EngineEvents, Faul
 LONGEST_SLICE = 160_000  # instructions: how long Python does not get to look at signals
 DATA_WATCHPOINT_UNIT = 0xE000_1000
 _LONGEST_INSTRUCTION = 4
+
+
+@lru_cache(maxsize=1)
+def _noise(seed: int, length: int) -> bytes:
+    """Chance content; kept for those who boot again and again with the same."""
+    return random.Random(seed).randbytes(length)  # noqa: S311 - chance, not secrecy
 
 
 class EmbeddedEngine:
@@ -202,10 +209,10 @@ class EmbeddedEngine:
 
     def power_lost(self, seed: int) -> None:
         """RAM comes up with chance content; firmware must not count on zeros or on the past."""
-        noise = random.Random(seed)  # noqa: S311 - chance, not secrecy
-        for memory in self._board.memories:
-            if not memory.is_flash:
-                memory.cells[:] = noise.randbytes(len(memory.cells))
+        memories = [memory.cells for memory in self._board.memories if not memory.is_flash]
+        noise = memoryview(_noise(seed, sum(map(len, memories))))
+        for cells in memories:
+            cells[:], noise = noise[: len(cells)], noise[len(cells) :]
 
     def start(self, *, vector_table: int, stack_pointer: int, program_counter: int) -> None:
         """Release the processor with VTOR, MSP and PC set, all else as after a reset."""
