@@ -10,7 +10,8 @@ def test_no_power_cut_bricks_my_loader(campaign):
     campaign("update-commit", loader=MyLoader)
 
 pytest loads this module wherever otasim is installed, whether or not a test uses it. So it imports
-nothing of otasim that takes time before a fixture is asked for.
+nothing of otasim that takes time before a fixture is asked for. And as nothing is asserted here,
+pytest need not wonder who has imported it before: PYTEST_DONT_REWRITE
 """
 
 import os

@@ -126,6 +126,7 @@ class Campaign:
         depth: Depth | None,
         seed: int | None,
     ) -> _Asked:
+        __tracebackhide__ = True
         source = self._loader if loader is None else loader
         factory = find_loader(source) if source is None or isinstance(source, str) else source
         if not callable(factory):
@@ -168,6 +169,7 @@ class Campaign:
 
 def _cuts(depth: Depth) -> int | None:
     """A depth as campaigns take it."""
+    __tracebackhide__ = True
     if depth == CLOSURE:
         return None
     if not isinstance(depth, int) or depth < 1:

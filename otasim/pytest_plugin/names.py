@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-import otasim
+from bootloader_model.loader import MosLoader
 from campaign.boot import LoaderFactory
 from campaign.scenario import SCENARIOS, Scenario
 from campaign.story import Story
@@ -28,13 +28,9 @@ class Named:
     root: Path | None = None
 
 
-def name_of_loader(loader: LoaderFactory | None) -> Named | None:
-    """What a command line calls a loader; None when it has no name that can be imported.
-
-    Args:
-        loader: what makes it; None = the shipped one.
-    """
-    if loader is None:
+def name_of_loader(loader: LoaderFactory) -> Named | None:
+    """What a command line calls a loader; None when it has no name that can be imported."""
+    if loader is MosLoader:
         return Named()
     if isinstance(loader, NamedLoader):
         return _named(*loader.name.split(":"))
@@ -68,12 +64,15 @@ def command_for(story: Story, loader: Named, scenario: Named, *, seed: int, dire
     given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     known = {
         directory,
-        Path(otasim.__file__).parents[1],
         *(directory / entry for entry in given),
         *(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")),
     }
     roots = dict.fromkeys(named.root for named in (loader, scenario) if named.root is not None)
-    missing = [os.path.relpath(root, directory) for root in roots if root not in known]
+    missing = [
+        str(root.relative_to(directory) if root.is_relative_to(directory) else root)
+        for root in roots
+        if root not in known
+    ]
     if not missing:
         return command
     return f"PYTHONPATH={shlex.quote(os.pathsep.join([*missing, *given]))} {command}"

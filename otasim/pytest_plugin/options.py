@@ -11,7 +11,9 @@ T = TypeVar("T")
 
 CLOSURE = "closure"
 
-_ENGINES = ("auto", "embedded", "renode")  # the names of otasim.engines, which is slow to import
+ENGINE_NAMES = ("auto", "embedded", "renode")
+"""Those of `otasim.engines`, which imports the engines."""
+
 _DEFAULTS = {"engine": "embedded", "seed": "0", "depth": "1"}
 """Of the ini file, where each is called otasim_NAME."""
 
@@ -39,8 +41,8 @@ class Options:
 
 
 def _engine(text: str) -> str:
-    if text not in _ENGINES:
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(_ENGINES)}, got {text!r}")
+    if text not in ENGINE_NAMES:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(ENGINE_NAMES)}, got {text!r}")
     return text
 
 

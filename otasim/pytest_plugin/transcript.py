@@ -1,6 +1,7 @@
 """What went over a board's UART, both ways, as lines for people."""
 
 import json
+import re
 from collections import deque
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from rpc_shim.framing import ConsoleInput, FrameReceived, FrameRejected, LineDem
 _MOST_LINES = 300
 _LONGEST_LINE = 200
 _LARGEST_ANSWER = 1024 * 1024
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class UartTranscript:
@@ -34,7 +36,7 @@ class UartTranscript:
         for event in self._from_host.feed(data):
             match event:
                 case ConsoleInput(text):
-                    self._add(">", f"types {text.decode('ascii', 'backslashreplace')!r}")
+                    self._add(">", f"types {text.decode('latin-1')!a}")
                 case FrameReceived(frame):
                     self._add(">", _call(frame))
                 case FrameRejected(message=message):
@@ -47,7 +49,7 @@ class UartTranscript:
                 case ConsoleInput(text):
                     *lines, self._open_line = (self._open_line + text).split(b"\n")
                     for line in lines:
-                        self._add("|", line.decode("ascii", "backslashreplace"))
+                        self._add("|", _text(line))
                 case FrameReceived(frame):
                     self._add("<", _answer(frame))
                 case FrameRejected(message=message):
@@ -59,7 +61,7 @@ class UartTranscript:
         if self._count > len(lines):
             lines.insert(0, f"({self._count - len(lines):,} lines before are left out)")
         if self._open_line:
-            lines.append(self._line("|", self._open_line.decode("ascii", "backslashreplace")))
+            lines.append(self._line("|", _text(self._open_line)))
         return "\n".join(lines) or "nothing"
 
     def _add(self, mark: str, text: str) -> None:
@@ -68,7 +70,12 @@ class UartTranscript:
 
     def _line(self, mark: str, text: str) -> str:
         shown = text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}..."
+        shown = _CONTROL_CHARACTER.sub(lambda match: f"\\x{ord(match[0]):02x}", shown)
         return f"{self._now_s():9.3f} s {mark} {shown}".rstrip()
+
+
+def _text(line: bytes) -> str:
+    return line.decode("ascii", "backslashreplace").removesuffix("\r")
 
 
 def _call(frame: bytes) -> str:
