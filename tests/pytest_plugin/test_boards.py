@@ -145,7 +145,7 @@ def test_each_board_of_a_failed_test_is_shown_whatever_failed(project: pytest.Py
             board.run(0.5)
         """
     )
-    result = project.runpytest_inprocess()
+    result = project.runpytest_inprocess("-rP")
     result.assert_outcomes(passed=2, failed=1, errors=2)
     result.stdout.fnmatch_lines(
         [
@@ -165,4 +165,4 @@ def test_each_board_of_a_failed_test_is_shown_whatever_failed(project: pytest.Py
             "no application, after 0.000 virtual seconds",
         ]
     )
-    assert "test_good" not in str(result.stdout)
+    assert str(result.stdout).count(" board: at the end ") == 2

@@ -26,6 +26,9 @@ class Outer:
         pass
 
 
+NAMESAKE = type("FirstSlot", (FirstSlot,), {"__module__": own_loader.__name__})
+
+
 def make_loader() -> FirstSlot:
     return FirstSlot()
 
@@ -47,7 +50,7 @@ def test_the_shipped_loader_is_what_is_meant_without_a_name() -> None:
     assert name_of_loader(find_loader(None)) == Named()
 
 
-@pytest.mark.parametrize("loader", [Outer.Inner, lambda: FirstSlot(), partial(FirstSlot)])  # noqa: PLW0108
+@pytest.mark.parametrize("loader", [Outer.Inner, NAMESAKE, partial(FirstSlot)])
 def test_what_cannot_be_imported_has_none(loader: LoaderFactory) -> None:
     assert name_of_loader(loader) is None
 
