@@ -33,13 +33,18 @@ _NO_COMMAND = (
 
 
 class LoaderSourceError(OtasimError):
-    """A loader where something is expected that makes loaders."""
+    """A loader where something is expected that makes loaders.
+
+    Attributes:
+        loader: what was given.
+    """
 
     def __init__(self, loader: object) -> None:
         super().__init__(
-            f"expected a class or function that makes a boot loader, or module:Class, found"
+            "expected a class or function that makes a boot loader, or module:Class, found"
             f" {loader!r}: every boot of a campaign gets a new one, so that it remembers nothing"
         )
+        self.loader = loader
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +186,12 @@ def _boots(plan: Plan, result: Result) -> Iterator[tuple[str, str]]:
     """The boots of each story: log, decisions, and the boot state before and after."""
     life = Life(plan)
     for finding in result.findings:
-        kind = finding.problem.kind.value
-        yield f"campaign {result.scenario}: {kind}", "\n".join(_lived(life, finding))
+        lines: list[str] = []
+        try:
+            lines.extend(_lived(life, finding))
+        except OtasimError as error:  # a loader that does not do the same twice
+            lines.append(str(error))
+        yield f"campaign {result.scenario}: {finding.problem.kind.value}", "\n".join(lines)
 
 
 def _lived(life: Life, finding: Finding) -> Iterator[str]:

@@ -1,10 +1,16 @@
 """The fixture `campaign`."""
 
+from collections.abc import Iterator
+
 import pytest
 
+from campaign.expand import Life
 from campaign.explore import Explorer, LikenessError
 from campaign.golden import Golden
 from campaign.real import MismatchError
+from campaign.story import Story
+from otasim.pytest_plugin import campaigns
+from platforms.errors import OtasimError
 
 OWN = '''
     import struct
@@ -110,6 +116,29 @@ def test_a_loader_is_proven_or_the_test_fails(own: pytest.Pytester) -> None:
     )
     result.stdout.fnmatch_lines(["*LoaderSourceError: expected a class or function that makes *"])
     result.stdout.fnmatch_lines(["*InvalidArgumentError: depth 0: expected cuts from 1 on, *"])
+
+
+def test_a_story_that_cannot_be_lived_again_hides_no_finding(
+    own: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_life: Life, story: Story) -> Iterator[str]:
+        yield "boot 1"
+        raise OtasimError(f"{story.identifier}: a boot has only 2 operations")
+
+    monkeypatch.setattr(campaigns, "replay_lines", fail)
+    own.makepyfile(
+        """
+        from own import IDLE, WritesFirst
+
+        def test_campaign(campaign):
+            campaign(IDLE, loader=WritesFirst)
+        """
+    )
+    result = own.runpytest_inprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E *FAILS: *wrong-image*", "boot 1", "*>run: a boot has only 2 operations"]
+    )
 
 
 def test_shards_do_their_part_of_each_campaign(own: pytest.Pytester) -> None:
