@@ -2,11 +2,12 @@
 
 import importlib
 import inspect
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from bootloader_model.loader import MosLoader
 from bootloader_model.protocol import Loader
 from campaign.boot import LoaderFactory
 from campaign.expand import Plan
+from campaign.faults import Fault
 from campaign.processor import WholeBoard
 from campaign.saved import SavedWork, cache_directory, fingerprint
 from campaign.scenario import SCENARIOS, Scenario
+from campaign.story import Story
 from campaign.work import processes
 from otasim.campaign_check import BoardCheck
 from otasim.campaign_processor import BoardProcessor
@@ -73,7 +76,10 @@ def find_loader(name: str | None) -> LoaderFactory:
 
 
 def find_scenario(name: str) -> Scenario:
-    """A scenario, or the user's own as `module:NAME`; CampaignNameError when there is none."""
+    """A scenario, or the user's own as `module:NAME`; CampaignNameError when there is none.
+
+    The user's own is called by that name from then on, so that its stories can be replayed.
+    """
     for scenario in SCENARIOS:
         if scenario.name == name:
             return scenario
@@ -83,7 +89,20 @@ def find_scenario(name: str) -> Scenario:
     found = _attribute("scenario", name)
     if not isinstance(found, Scenario):
         raise CampaignNameError("scenario", name, "it is no campaign.scenario.Scenario")
-    return found
+    return replace(found, name=name)
+
+
+def replay_command(story: Story, loader_name: str | None, seed: int) -> str:
+    """The command line that replays a story; one without a cut is the campaign itself."""
+    words = ["otasim", "campaign"]
+    if story.cut is not None:
+        words += ["--replay", story.identifier]
+    else:
+        named = story.fault is not Fault.POWER_LOSS
+        words += [story.scenario, *(["--fault", story.fault.value] if named else [])]
+    words += [] if loader_name is None else ["--loader", loader_name]
+    words += ["--seed", str(seed)] if seed else []
+    return shlex.join(words)
 
 
 def _attribute(what: str, name: str) -> object:

@@ -12,6 +12,9 @@ from otasim.engines import ENGINES, missing_engine
 settings.register_profile("otasim", deadline=None)
 settings.load_profile("otasim")
 
+collect_ignore = ["example_project"]
+"""A project of its own, which tests/pytest_plugin runs as a user would."""
+
 _ENGINE_PROPERTY = "engine"
 CELL_PROPERTY = "cell"
 """A cell of the README's table of tools: (tool, operation, who drove it)."""

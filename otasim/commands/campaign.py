@@ -1,7 +1,6 @@
 """`otasim campaign`: proves that no power cut bricks a boot loader, or shows the one that does."""
 
 import json
-import shlex
 import sys
 from contextlib import ExitStack
 from functools import partial
@@ -44,6 +43,7 @@ from otasim.campaigns import (
     find_loader,
     find_scenario,
     labour,
+    replay_command,
     saved_work,
     shared_processor,
 )
@@ -264,28 +264,15 @@ def _tell(
     for result in results:
         for finding in result.findings:
             click.echo()
-            for line in finding_lines(finding, _command(finding.story, loader_name, seed)):
+            for line in finding_lines(finding, replay_command(finding.story, loader_name, seed)):
                 click.echo(line)
     if json_lines is not None:
         for result in results:
             for finding in result.findings:
                 told = finding_to_json(finding)
-                told["replay"] = _command(finding.story, loader_name, seed)
+                told["replay"] = replay_command(finding.story, loader_name, seed)
                 json_lines.write(json.dumps(told) + "\n")
             json_lines.write(json.dumps(result_to_json(result)) + "\n")
-
-
-def _command(story: Story, loader_name: str | None, seed: int) -> str:
-    words = ["otasim", "campaign"]
-    if story.cut is None:
-        words.append(story.scenario)
-    else:
-        words += ["--replay", story.identifier]
-    if loader_name is not None:
-        words += ["--loader", loader_name]
-    if seed:
-        words += ["--seed", str(seed)]
-    return shlex.join(words)
 
 
 def _replay(identifier: str, loader: LoaderFactory, seed: int) -> None:

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-EXAMPLES = BLOCK.findall(README.read_text(encoding="utf-8"))
+TEXT = README.read_text(encoding="utf-8")
+EXAMPLES = BLOCK.findall(TEXT)
 TESTS = {
-    name: code for code in EXAMPLES for name in re.findall(r"^def (test_\w+)\(", code, re.MULTILINE)
+    name: code
+    for code in EXAMPLES
+    for name in re.findall(r"^def (test_\w+)\(bundle_url\)", code, re.MULTILINE)
 }
+PLUGIN = re.compile(r"```python\n([^`]*mark.board[^`]*)```[^`]*```\n([^`]*)```").search(TEXT)
+NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 
 
 def test_the_table_of_tools_says_what_the_tests_do() -> None:
@@ -51,6 +56,17 @@ def test_an_example_does_what_it_says(name: str) -> None:
     assert callable(example)
     with BundleServer() as server:
         example(server.publish_sample("sample-2.0"))
+
+
+def test_the_tests_of_the_readme_end_as_it_says(pytester: pytest.Pytester) -> None:
+    assert PLUGIN is not None
+    code, output = PLUGIN.groups()
+    loader = next(code for code in EXAMPLES if "class MyLoader" in code)
+    pytester.makepyfile(mine=loader, test_mine=code)
+    pytester.syspathinsert()
+    result = pytester.runpytest_inprocess("-p", "otasim.pytest_plugin")
+    result.assert_outcomes(passed=1, failed=1)
+    assert NUMBER.sub("N", output) in NUMBER.sub("N", f"{result.stdout}\n")
 
 
 def test_the_boot_loader_of_the_readme_is_caught_as_it_says() -> None:

@@ -1,6 +1,6 @@
 """What is installed: whole packages, typed, and nothing else at the top level."""
 
-import importlib
+import importlib.util
 import tomllib
 from pathlib import Path
 
@@ -26,3 +26,9 @@ def test_what_belongs_to_the_project_alone_is_not_installed() -> None:
 def test_the_command_is_there() -> None:
     module, _, function = PROJECT["project"]["scripts"]["otasim"].partition(":")
     assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_pytest_plugin_is_there_under_its_own_name() -> None:
+    for name, module in PROJECT["project"]["entry-points"]["pytest11"].items():
+        assert name == module
+        assert importlib.util.find_spec(module) is not None
