@@ -50,6 +50,7 @@ class Reason(Enum):
     SWAP_WITHOUT_BACKUP = "swap-without-backup"
     SWAP_RESUMED = "swap-resumed"
     SWAP_WAY_BACK_LOST = "swap-way-back-lost"
+    STATE_UNWRITABLE = "state-unwritable"
     NO_BOOTABLE_IMAGE = "no-bootable-image"
 
 
@@ -83,6 +84,9 @@ SENTENCES: Mapping[Reason, str] = {
     ),
     Reason.SWAP_WAY_BACK_LOST: (
         "{why}: it cannot be kept as the way back, copying slot {slot} to slot {target} without"
+    ),
+    Reason.STATE_UNWRITABLE: (
+        "nothing that is decided can be recorded: starting the good image in slot {slot} as it is"
     ),
     Reason.NO_BOOTABLE_IMAGE: (
         "no bootable image ({why}): write a good image to a slot, or the whole flash anew, with a"

@@ -6,7 +6,7 @@ Its boot log explains every decision. It holds nothing from one boot to the next
 from dataclasses import dataclass, replace
 
 from bootloader_model.app_info import SEARCH_LENGTH, read_app_info
-from bootloader_model.boot_state import BootFlag, BootState, SlotState
+from bootloader_model.boot_state import BootFlag, BootState, Slot, SlotState
 from bootloader_model.decision import (
     Boot,
     CheckImage,
@@ -15,6 +15,7 @@ from bootloader_model.decision import (
     Evidence,
     Halt,
     Plan,
+    Reason,
     Step,
     VerifyImage,
     WriteDefaults,
@@ -104,8 +105,13 @@ class _BootRun:
                 target = self._carry_out(self._decide())
                 if target is not None:
                     return target
-        except (_GaveUpError, JournalWriteError, FlashError) as error:
+        except (_GaveUpError, FlashError) as error:
             self._log(f"FAIL: {error}")
+        except JournalWriteError as error:
+            self._log(f"FAIL: {error}")
+            target = self._start_as_it_is()
+            if target is not None:
+                return target
         self._spin()
         raise WatchdogSilentError(
             f"the boot loader gave up, and no watchdog reset came within {_SPIN_LIMIT_FACTOR} times"
@@ -237,7 +243,9 @@ class _BootRun:
         return check.is_good
 
     def _start(self, number: int) -> BootTarget:
-        slot = self._state().slots[number]
+        return self._start_image(number, self._state().slots[number])
+
+    def _start_image(self, number: int, slot: Slot) -> BootTarget:
         origin = slot.state.app_org
         head = self._slots.read_head(slot, SEARCH_LENGTH)
         info = read_app_info(head)
@@ -247,6 +255,24 @@ class _BootRun:
         self._hardware.feed_watchdog()
         vectors = VectorTableHead.parse(head)
         return BootTarget(origin, vectors.stack_pointer, vectors.reset_vector)
+
+    def _start_as_it_is(self) -> BootTarget | None:
+        """Start a good image where it lies, and change nothing; None when there is none.
+
+        For a flash that takes no record any more: the board would else be dead with a good image
+        in it. A copy may have been made whose record was refused, so what lies in the slot may be
+        the image that any other slot is said to hold. The original gives up.
+        """
+        state = self._evidence.state
+        if state is None or self._settings.strict_original:
+            return None
+        for number, slot in enumerate(state.slots):
+            for described in state.slots:
+                candidate = replace(slot, state=described.state)
+                if candidate.is_directly_bootable and self._slots.check_image(candidate).is_good:
+                    self._announce(Decision(Reason.STATE_UNWRITABLE, number))
+                    return self._start_image(number, candidate)
+        return None
 
     def _announce(self, decision: Decision) -> None:
         self._hardware.record_decision(decision.reason.value, **decision.details())

@@ -24,7 +24,7 @@ from platforms.devices.flash_memory import OperationKind
 from platforms.errors import OtasimError
 from platforms.flash import FlashError
 
-STUCK_BITS = 8
+STUCK_BITS = 32
 """Bits of each operation that are tried as stuck: spread evenly over those that it changes."""
 _WORN_SPAN = 2048
 """Bytes at the start of a worn-out sector that its bad bits lie in: what campaign images cover."""

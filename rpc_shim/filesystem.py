@@ -176,7 +176,11 @@ class _BlockDevice:
         return _DONE if self.failure is None else _IO_ERROR
 
     def _make_firm(self, block: int) -> None:
-        """Drive the bits that read as programmed; the others are, at most, of no valid commit."""
+        """Drive the bits that read as programmed; the others are, at most, of no valid commit.
+
+        The price: a brown-out that garbles this very operation (`TornShape.GARBLED`) can cost what
+        the block holds. A power cut cannot: no bit changes that was firm.
+        """
         for start in range(block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE, _CACHE_SIZE):
             page = self._partition.read(start, _CACHE_SIZE)
             if page.count(ERASED_BYTE) != len(page):

@@ -301,8 +301,38 @@ def test_a_boot_state_that_cannot_be_written_is_told_in_words() -> None:
     board = board_with()
     board.update(NEW)
     board.nor.is_protected = True
-    fails(board)
+    assert board.boot() == STARTED
     assert says(board, "FAIL: the boot state cannot be written", "write protected")
+    assert board.hardware.reasons == ["first-boot", "swap-with-backup", "state-unwritable"]
+    assert board.running_image(len(OLD)) == OLD
+
+
+def test_a_board_whose_journal_takes_no_record_runs_what_it_has() -> None:
+    """Found with stuck bits: the area whose turn it was had a bad first record, and no boot ended.
+
+    The update had been copied when its record was refused: it lies in slot 0, and slot 1 says so.
+    """
+    board = board_with()
+    board.update(NEW)
+    twin = board.copy()
+    begun = twin.power.operations
+    twin.boot()
+    board.power.cut(twin.power.operations - begun - 1, Moment.BEFORE)
+    with pytest.raises(PowerCutError):
+        board.boot()
+    board.power.restore()
+    board.nor.is_protected = True
+    assert board.boot() == STARTED
+    assert board.hardware.reasons[-1] == "state-unwritable"
+    assert board.running_image(len(NEW)) == NEW
+
+
+def test_the_original_gives_up_when_nothing_can_be_written() -> None:
+    board = board_with(strict=True)
+    board.update(NEW)
+    board.nor.is_protected = True
+    fails(board)
+    assert says(board, "FAIL: the boot state cannot be written")
 
 
 def test_committed_firmware_starts_even_when_nothing_can_be_written() -> None:
