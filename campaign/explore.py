@@ -34,11 +34,14 @@ from campaign.normal_form import normal_form
 from campaign.real import MismatchError, RealBoot, run_scenario_cut
 from campaign.scenario import Expectation, Scenario
 from campaign.story import Cut, Recovery, Story
+from campaign.wear import erased_sectors
 from platforms.devices.reset_cause import ResetCause
 from platforms.errors import OtasimError
 
 MOST_BITES = 4
 """Watchdog resets in a row, with no application started, that make a brick."""
+POWER_LOSS = "power-loss"
+"""Name of the fault that a cut is."""
 _PROGRESS_STEP = 64
 _EXACT_CUTS = 1
 """Up to so many cuts states are the same only when every byte is."""
@@ -95,6 +98,8 @@ class Result:
         reasons: how often the loader took each decision.
         failures: how many states ended in each kind of failure.
         findings: the first story of each kind.
+        fault: name of the fault that was made.
+        erases: how often each sector was erased in these boots, by memory and address.
     """
 
     scenario: str
@@ -111,6 +116,8 @@ class Result:
     reasons: Counter[str] = field(default_factory=Counter)
     failures: Counter[Kind] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
+    fault: str = POWER_LOSS
+    erases: Counter[tuple[str, int]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +325,7 @@ class Explorer:
     def _count(self, boot: BootRun) -> None:
         self.result.boots += 1
         self.result.reasons.update(decision.reason for decision in boot.decisions)
+        self.result.erases.update(erased_sectors(traced.operation for traced in boot.trace))
 
     def _judge(self, node: Node, reading: Reading, boot: BootRun) -> Node | None:
         """The state behind a complete boot; None when it is a failure."""

@@ -1,12 +1,9 @@
 """`otasim campaign`: proves that no power cut bricks a boot loader, or shows the one that does."""
 
 import importlib
-import json
-import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 import click
 from rich.console import Console
@@ -26,18 +23,13 @@ from bootloader_model.protocol import Loader
 from campaign.boot import LoaderFactory
 from campaign.explore import Explorer, LikenessError, Result, Settings
 from campaign.real import MismatchError
-from campaign.report import (
-    finding_lines,
-    finding_to_json,
-    replay_lines,
-    result_to_json,
-    scenario_line,
-    summary_lines,
-)
+from campaign.reports.replay import replay_lines
+from campaign.reports.report import EXIT_CODES, make_report
+from campaign.reports.state_directory import keep_failing_state
+from campaign.reports.terminal import scenario_line, summary_lines
 from campaign.scenario import SCENARIOS, Scenario
 from campaign.story import Story, StoryIdError
-from otasim.cli import EXIT_FAILED
-from otasim.interrupts import EXIT_INTERRUPTED
+from otasim.report_options import report_options, write_reports
 
 EXIT_DISTRUSTED = 3
 CLOSURE = "closure"
@@ -75,9 +67,11 @@ class _Depth(click.ParamType[int | None]):
     "--check-every", type=click.IntRange(min=0), default=1000, show_default=True, metavar="N",
     help="Make every Nth state on the board's flash models as well, and compare; 0: none.",
 )  # fmt: skip
-@click.option("--json-lines", type=click.File("w"), metavar="FILE",
-              help="Write findings and results, one JSON object a line.")  # fmt: skip
+@report_options
 @click.option("--replay", metavar="ID", help="Tell one story again, as a campaign printed it.")
+@click.option("--state", "state_directory", type=click.Path(path_type=Path, file_okay=False),
+              metavar="DIR", help="With --replay: keep the flash from before the last boot here, "
+              "for `otasim run --state DIR`.")  # fmt: skip
 @click.option("--list", "is_list", is_flag=True, help="List the scenarios.")
 def campaign(
     names: tuple[str, ...],
@@ -85,8 +79,8 @@ def campaign(
     depth: int | None,
     seed: int,
     check_every: int,
-    json_lines: TextIO | None,
     replay: str | None,
+    state_directory: Path | None,
     is_list: bool,
 ) -> None:
     """Cut the power at every flash operation of the SCENARIOs, in every way, and judge what boots.
@@ -100,21 +94,29 @@ def campaign(
         for scenario in SCENARIOS:
             click.echo(f"{scenario.name:<18} {scenario.title}")
         return
+    if state_directory is not None and replay is None:
+        raise click.UsageError("--state keeps the state of one story: say which with --replay")
     loader = _loader_factory(loader_name)
     try:
         if replay is not None:
-            _replay(replay, loader, seed)
+            _replay(replay, loader, seed, state_directory)
             return
         scenarios = [_find_scenario(name) for name in names] or list(SCENARIOS)
         results = _run(scenarios, loader, Settings(depth, seed, check_every))
     except (MismatchError, LikenessError) as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(EXIT_DISTRUSTED) from error
-    _tell(results, loader_name, seed, json_lines)
-    if any(result.findings for result in results):
-        raise SystemExit(EXIT_FAILED)
-    if any(result.is_interrupted for result in results):
-        raise SystemExit(EXIT_INTERRUPTED)
+    report = make_report(
+        list(zip(scenarios, results, strict=False)),
+        loader,
+        loader_name=loader_name,
+        seed=seed,
+        not_run=[scenario.name for scenario in scenarios[len(results) :]],
+    )
+    for line in summary_lines(report):
+        click.echo(line)
+    write_reports(report)
+    raise SystemExit(EXIT_CODES[report.verdict])
 
 
 def _loader_factory(name: str | None) -> LoaderFactory:
@@ -186,42 +188,16 @@ def _show(progress: Progress, task_id: TaskID, result: Result, waiting: int) -> 
     )
 
 
-def _tell(
-    results: list[Result], loader_name: str | None, seed: int, json_lines: TextIO | None
+def _replay(
+    identifier: str, loader: LoaderFactory, seed: int, state_directory: Path | None
 ) -> None:
-    for line in summary_lines(results):
-        click.echo(line)
-    for result in results:
-        for finding in result.findings:
-            click.echo()
-            for line in finding_lines(finding, _command(finding.story, loader_name, seed)):
-                click.echo(line)
-    if json_lines is not None:
-        for result in results:
-            for finding in result.findings:
-                told = finding_to_json(finding)
-                told["replay"] = _command(finding.story, loader_name, seed)
-                json_lines.write(json.dumps(told) + "\n")
-            json_lines.write(json.dumps(result_to_json(result)) + "\n")
-
-
-def _command(story: Story, loader_name: str | None, seed: int) -> str:
-    words = ["otasim", "campaign"]
-    if story.cut is None:
-        words.append(story.scenario)
-    else:
-        words += ["--replay", story.identifier]
-    if loader_name is not None:
-        words += ["--loader", loader_name]
-    if seed:
-        words += ["--seed", str(seed)]
-    return shlex.join(words)
-
-
-def _replay(identifier: str, loader: LoaderFactory, seed: int) -> None:
     try:
         story = Story.parse(identifier)
     except StoryIdError as error:
         raise click.UsageError(str(error)) from error
-    for line in replay_lines(_find_scenario(story.scenario), loader, story, seed):
+    scenario = _find_scenario(story.scenario)
+    for line in replay_lines(scenario, loader, story, seed):
         click.echo(line)
+    if state_directory is not None:
+        for line in keep_failing_state(state_directory, scenario, loader, story, seed):
+            click.echo(line)

@@ -1,0 +1,262 @@
+"""Flash operations, boots and slots over virtual time: what the pictures of a report show.
+
+Flash operations take the typical times of the data sheets, waits take what the scenario says.
+Computing takes no time in a campaign.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from bootloader_model.layout import FlashName
+from campaign.flash import Contents, Operation, tears
+from campaign.golden import Golden, GoldenStep, cut_points
+from campaign.images import Image
+from campaign.judge import judge
+from campaign.reports.dump import SlotContents, slots_of, winner_of
+from campaign.reports.report import LivedBoot, LivedFinding, ScenarioReport
+from campaign.scenario import Boot, Wait
+from campaign.story import Cut
+from platforms.clock import NS_PER_S
+from platforms.devices import stm32f405_flash, w25q32jv
+from platforms.devices.flash_memory import OperationKind
+
+_WORD = 4
+
+
+def duration_ns(operation: Operation) -> int:
+    """How long an operation typically takes, in virtual nanoseconds (see both data sheets)."""
+    size = len(operation.after)
+    if operation.flash is FlashName.NOR:
+        if operation.kind is OperationKind.PROGRAM:
+            return w25q32jv.PAGE_PROGRAM_TIME.typical_ns
+        erases = {erase.size: erase.duration for erase in w25q32jv.ERASE_TYPES}
+        return erases[size].typical_ns
+    if operation.kind is OperationKind.PROGRAM:
+        return size // _WORD * stm32f405_flash.PROGRAM_TIME_NS
+    return stm32f405_flash.ERASE_TIME_NS[size][stm32f405_flash.PSIZE_X32]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """What lies in a slot, and what the boot state says of the slot.
+
+    Attributes:
+        contents: what lies in it.
+        is_active: the next boot uses it.
+        is_revert: it is the way back.
+    """
+
+    contents: SlotContents
+    is_active: bool
+    is_revert: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OperationView:
+    """A flash operation in a timeline.
+
+    Attributes:
+        number: its number in the scenario, or in the boot.
+        operation: the operation.
+        slots: the slots when it began.
+        cuts: how many ways of cutting it a campaign tries; 0 = not counted.
+        findings: numbers of the findings whose story begins with a cut in it.
+        cut: how the power goes at it, in a story; None when it does not.
+    """
+
+    number: int
+    operation: Operation
+    slots: tuple[SlotView, ...]
+    cuts: int = 0
+    findings: tuple[int, ...] = ()
+    cut: Cut | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of a timeline: a step of a scenario, or a boot of a story.
+
+    Attributes:
+        name: what it is.
+        reset: what resets the board at its beginning; empty when nothing does.
+        reasons: the decisions that the loader takes, by name.
+        operations: the flash operations, in order.
+        wait_ns: virtual time that passes behind them.
+        slots: the slots when all is done.
+        ending: how it ends; empty when there is nothing to say.
+        is_bad: it ends in a failure.
+    """
+
+    name: str
+    reset: str
+    reasons: tuple[str, ...]
+    operations: tuple[OperationView, ...]
+    wait_ns: int
+    slots: tuple[SlotView, ...]
+    ending: str = ""
+    is_bad: bool = False
+
+    @property
+    def duration_ns(self) -> int:
+        """Virtual time from its beginning to its end."""
+        return self.wait_ns + sum(duration_ns(view.operation) for view in self.operations)
+
+
+def _slot_views(contents: Contents, images: Iterable[Image]) -> tuple[SlotView, ...]:
+    winner = winner_of(contents)
+    active, revert = (
+        (None, None) if winner is None else (winner.state.active_slot, winner.state.revert_slot)
+    )
+    return tuple(
+        SlotView(slot, slot.number == active, slot.number == revert)
+        for slot in slots_of(contents, images)
+    )
+
+
+def golden_timeline(report: ScenarioReport, seed: int) -> tuple[Stretch, ...]:
+    """A scenario without a cut, with the cuts that were tried and where the findings are.
+
+    Args:
+        report: the scenario.
+        seed: the campaign's, which says which tears there are.
+    """
+    images = report.scenario.images
+    cuts = Counter(point.cut.operation for point in cut_points(report.golden, tears(seed)))
+    findings: dict[int, tuple[int, ...]] = {}
+    for number, lived in enumerate(report.findings, start=1):
+        if (cut := lived.finding.story.cut) is not None:
+            findings[cut.operation] = (*findings.get(cut.operation, ()), number)
+    stretches = [_golden_stretch(step, images, cuts, findings) for step in report.golden.steps]
+    if (problem := report.golden.problem) is not None:
+        stretches.append(_failed_stretch(report.golden, problem.kind.value))
+    return tuple(stretches)
+
+
+def _golden_stretch(
+    step: GoldenStep,
+    images: tuple[Image, ...],
+    cuts: Counter[int],
+    findings: dict[int, tuple[int, ...]],
+) -> Stretch:
+    act, numbers = (
+        step.step.act,
+        range(step.first_operation, step.first_operation + len(step.trace)),
+    )
+    return Stretch(
+        step.step.name,
+        act.cause.value if isinstance(act, Boot) else "",
+        () if step.boot is None else tuple(decision.reason for decision in step.boot.decisions),
+        tuple(
+            OperationView(
+                number,
+                traced.operation,
+                _slot_views(traced.contents, images),
+                cuts[number],
+                findings.get(number, ()),
+            )
+            for number, traced in zip(numbers, step.trace, strict=True)
+        ),
+        int(act.seconds * NS_PER_S) if isinstance(act, Wait) else 0,
+        _slot_views(step.end, images),
+    )
+
+
+def _failed_stretch(golden: Golden, kind: str) -> Stretch:
+    """The step in which a scenario goes wrong without a cut."""
+    boot, images = golden.failed_boot, golden.scenario.images
+    end = golden.steps[-1].end if golden.steps else Contents.erased()
+    if boot is None:
+        return Stretch(golden.failed_step, "", (), (), 0, _slot_views(end, images), kind, True)
+    act = golden.scenario.steps[len(golden.steps)].act
+    views = (
+        OperationView(golden.operations + number, t.operation, _slot_views(t.contents, images))
+        for number, t in enumerate(boot.trace)
+    )
+    return Stretch(
+        golden.failed_step,
+        act.cause.value if isinstance(act, Boot) else "",
+        tuple(decision.reason for decision in boot.decisions),
+        tuple(views),
+        0,
+        _slot_views(boot.contents, images),
+        kind,
+        True,
+    )
+
+
+def story_timeline(lived: LivedFinding, images: tuple[Image, ...]) -> tuple[Stretch, ...]:
+    """A story: the step in which the power goes, and each boot from then on.
+
+    Args:
+        lived: the story; of one without a cut there is nothing to draw.
+        images: all images that there are.
+    """
+    return tuple(_story_stretches(lived, images))
+
+
+def _story_stretches(lived: LivedFinding, images: tuple[Image, ...]) -> Iterator[Stretch]:
+    if not lived.boots:
+        return
+    first = lived.boots[0].node
+    point = first.point
+    assert point is not None  # noqa: S101 - every story begins with one
+    step, index = point.golden, point.cut.operation - point.golden.first_operation
+    begun = step.trace[: index + 1]
+    act = step.step.act
+    yield Stretch(
+        step.step.name,
+        act.cause.value if isinstance(act, Boot) else "",
+        () if step.boot is None else tuple(decision.reason for decision in step.boot.decisions),
+        tuple(
+            OperationView(
+                step.first_operation + number,
+                traced.operation,
+                _slot_views(traced.contents, images),
+                cut=point.cut if number == index else None,
+            )
+            for number, traced in enumerate(begun)
+        ),
+        0,
+        _slot_views(first.contents, images),
+        f"cut {point.cut}",
+    )
+    for number, each in enumerate(lived.boots, start=1):
+        is_last = number == len(lived.boots)
+        yield _boot_stretch(number, each, images, lived if is_last else None)
+
+
+def _boot_stretch(
+    number: int, lived: LivedBoot, images: tuple[Image, ...], failure: LivedFinding | None
+) -> Stretch:
+    boot, cut = lived.boot, lived.recovery.cut
+    begun = [(traced.operation, traced.contents) for traced in boot.trace]
+    if cut is not None and lived.cut_operation is not None and not cut.is_after:
+        # The torn operation is not in the trace, and what it leaves is not what it began with.
+        begun.append((lived.cut_operation, boot.contents))
+    views = [
+        OperationView(
+            each,
+            operation,
+            _slot_views(contents, images),
+            cut=cut if cut is not None and each == cut.operation else None,
+        )
+        for each, (operation, contents) in enumerate(begun)
+    ]
+    if failure is not None:
+        ending = failure.finding.problem.kind.value
+    elif cut is not None:
+        ending = f"cut {cut}"
+    else:
+        image = judge(boot, lived.node.expectation, images).image
+        ending = boot.ending.value if image is None else f"starts {image}"
+    return Stretch(
+        f"boot {number}",
+        lived.node.cause.value,
+        tuple(decision.reason for decision in boot.decisions),
+        tuple(views),
+        0,
+        _slot_views(boot.contents, images),
+        ending,
+        failure is not None,
+    )

@@ -1,0 +1,88 @@
+"""The options of `otasim campaign` that write reports to files."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from campaign.reports.html import html_page
+from campaign.reports.json_lines import json_lines
+from campaign.reports.junit import junit_xml
+from campaign.reports.report import Report
+from campaign.reports.sarif import sarif_log
+from platforms.atomic_file import write_atomically
+from platforms.errors import OtasimError
+
+CommandT = TypeVar("CommandT", bound=Callable[..., object])
+
+_FILES = "otasim.report_options.files"
+"""Where click's context keeps which reports were asked for: path by option."""
+
+_WRITERS: Mapping[str, tuple[Callable[[Report], bytes], str]] = {
+    "html": (
+        lambda report: html_page(report).encode(),
+        "Write one page with pictures, for people.",
+    ),
+    "sarif": (lambda report: sarif_log(report).encode(), "Write SARIF 2.1.0, for code scanning."),
+    "junit": (junit_xml, "Write JUnit XML, for CI."),
+    "json-lines": (
+        lambda report: json_lines(report).encode(),
+        "Write findings and results, one JSON object a line.",
+    ),
+}
+
+
+class ReportFileError(OtasimError):
+    """A report cannot be written.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"the report {path} cannot be written: {error.strerror or error}")
+        self.path = path
+
+
+class _ReportFile(click.ParamType[Path]):
+    """A file that can be written when the campaign is over, as far as can be told before."""
+
+    name = "FILE"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        path = Path(str(value))
+        if path.exists() and not path.is_file():
+            self.fail(f"{path} is there, and no regular file", param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"there is no directory {path.parent} for {path.name}", param, ctx)
+        return path
+
+
+def report_options(command: CommandT) -> CommandT:
+    """Adds `--json-lines`, `--junit`, `--sarif` and `--html`, which `write_reports` obeys."""
+    for name, (_, what) in _WRITERS.items():
+        command = click.option(
+            f"--{name}", type=_ReportFile(), expose_value=False, callback=_remember, help=what
+        )(command)
+    return command
+
+
+def _remember(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+    if path is not None:
+        context.meta.setdefault(_FILES, {})[parameter.opts[0].removeprefix("--")] = path
+
+
+def write_reports(report: Report) -> None:
+    """Write what was asked for; ReportFileError when one cannot be, after all others."""
+    files: Mapping[str, Path] = click.get_current_context().meta.get(_FILES, {})
+    errors = []
+    for name, path in files.items():
+        try:
+            write_atomically(path, _WRITERS[name][0](report))
+        except OSError as error:
+            errors.append(ReportFileError(path, error))
+    if errors:
+        raise errors[0]
