@@ -75,11 +75,21 @@ def _remember(context: click.Context, parameter: click.Parameter, path: Path | N
         context.meta.setdefault(_FILES, {})[parameter.opts[0].removeprefix("--")] = path
 
 
+def remove_old_reports() -> None:
+    """Remove what an earlier campaign wrote: a killed one must not seem to have said that."""
+    for path in _asked_for().values():
+        path.unlink(missing_ok=True)
+
+
+def _asked_for() -> Mapping[str, Path]:
+    files: Mapping[str, Path] = click.get_current_context().meta.get(_FILES, {})
+    return files
+
+
 def write_reports(report: Report) -> None:
     """Write what was asked for; ReportFileError when one cannot be, after all others."""
-    files: Mapping[str, Path] = click.get_current_context().meta.get(_FILES, {})
     errors = []
-    for name, path in files.items():
+    for name, path in _asked_for().items():
         try:
             write_atomically(path, _WRITERS[name][0](report))
         except OSError as error:

@@ -28,8 +28,6 @@ from campaign.reports.report import (
     headline,
     label,
     limits,
-    verdict_of,
-    verdict_sentence,
 )
 from campaign.reports.timeline import golden_timeline, story_timeline
 from campaign.reports.wear_map import WearMap, wear_maps
@@ -42,7 +40,13 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_MARKS = {Verdict.PROVEN: "✓", Verdict.FAILS: "✗", Verdict.UNFINISHED: "…"}
+_LOOKS = {
+    Verdict.PROVEN: ("✓", "proven"),
+    Verdict.FAILS: ("✗", "fails"),
+    Verdict.UNFINISHED: ("…", "open"),
+    Verdict.DISTRUSTED: ("!", "fails"),
+}
+"""How verdicts are marked: by a sign, and by a class of the style sheet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class _ScenarioView:
     report: ScenarioReport
     name: str
     mark: str
-    verdict: str
+    look: str
     sentence: str
     picture: str | None
     images: tuple[Image, ...]
@@ -107,10 +111,11 @@ def html_page(report: Report) -> str:
     """The whole report."""
     scenarios = [_scenario(number, each, report) for number, each in enumerate(report.scenarios)]
     found = coverage(report.results)
+    mark, look = _LOOKS[report.verdict]
     page = _TEMPLATES.get_template("page.html.jinja").render(
         report=report,
-        verdict=report.verdict.value,
-        mark=_MARKS[report.verdict],
+        mark=mark,
+        look=look,
         headline=headline(report),
         limits=limits(report),
         loader=report.loader_name or "the shipped loader",
@@ -138,9 +143,8 @@ def _scenario(number: int, scenario: ScenarioReport, report: Report) -> _Scenari
         anchor,
         scenario,
         label(result),
-        _MARKS[verdict_of(result)],
-        verdict_of(result).value,
-        verdict_sentence(result),
+        *_LOOKS[report.verdict_of(result)],
+        report.sentence(result),
         picture,
         scenario.scenario.images,
         wear_maps((scenario,)),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from campaign.explore import Finding, Result
 from campaign.judge import EXPLANATIONS
-from campaign.reports.report import Report, Verdict, verdict_of
+from campaign.reports.report import Report, Verdict
 
 
 def json_lines(report: Report) -> str:
@@ -17,18 +17,20 @@ def _objects(report: Report) -> Iterator[dict[str, object]]:
     for scenario in report.scenarios:
         for lived in scenario.findings:
             yield finding_to_json(lived.finding, scenario.result, report)
-        yield result_to_json(scenario.result)
+        yield result_to_json(scenario.result, report)
+    if report.distrust:
+        yield {"event": "distrust", "problem": report.distrust}
     for name in report.not_run:
         yield {"event": "not-run", "scenario": name, "proven": False}
 
 
-def result_to_json(result: Result) -> dict[str, object]:
+def result_to_json(result: Result, report: Report) -> dict[str, object]:
     """A scenario's result."""
     return {
         "event": "scenario",
         "scenario": result.scenario,
         "fault": result.fault,
-        "proven": verdict_of(result) is Verdict.PROVEN,
+        "proven": report.verdict_of(result) is Verdict.PROVEN,
         "interrupted": result.is_interrupted,
         "operations": result.operations,
         "cuts": result.cuts,

@@ -1,8 +1,8 @@
 """A campaign as JUnit XML: a suite for each scenario and fault, a test case in it.
 
 A scenario that fails is one failure, whatever it fails by, because most readers show only the first
-of several. One that was interrupted is an error, and one that was not begun is skipped: neither is
-ever a test that passed.
+of several. One that was interrupted is an error, one that was not begun is skipped, and where the
+campaign distrusts itself everything is an error: none of them is ever a test that passed.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,6 @@ from campaign.reports.report import (
     ScenarioReport,
     Verdict,
     label,
-    verdict_of,
-    verdict_sentence,
 )
 
 _CLASS_NAME = "otasim.campaign"
@@ -30,14 +28,20 @@ def junit_xml(report: Report) -> bytes:
     for scenario in report.scenarios:
         document.add_testsuite(_suite(scenario, report))
     for name in report.not_run:
-        case = TestCase(printable(name), _CLASS_NAME, 0)
-        case.result = [Skipped("not run: the campaign was interrupted before it")]
-        suite = TestSuite(printable(name))
-        suite.add_testcase(case)
-        document.add_testsuite(suite)
+        document.add_testsuite(_bare_suite(name, Skipped("not run: the campaign ended before it")))
+    if report.distrust:
+        document.add_testsuite(_bare_suite("trust", Error(printable(report.distrust), "distrust")))
     document.update_statistics()
     xml: bytes = document.tostring()
     return xml
+
+
+def _bare_suite(name: str, outcome: Error | Skipped) -> TestSuite:
+    suite = TestSuite(printable(name))
+    case = TestCase(printable(name), _CLASS_NAME, 0)
+    case.result = [outcome]
+    suite.add_testcase(case)
+    return suite
 
 
 def _suite(scenario: ScenarioReport, report: Report) -> TestSuite:
@@ -46,13 +50,13 @@ def _suite(scenario: ScenarioReport, report: Report) -> TestSuite:
     suite = TestSuite(name)
     case = TestCase(name, _CLASS_NAME, round(result.seconds, 3))
     outcome: Failure | Error | None = None
-    match verdict_of(result):
+    match report.verdict_of(result):
         case Verdict.FAILS:
             kinds = ", ".join(kind.value for kind in result.failures)
-            outcome = Failure(verdict_sentence(result), kinds)
+            outcome = Failure(report.sentence(result), kinds)
             outcome.text = printable("\n".join(_failure_lines(scenario, report)))
-        case Verdict.UNFINISHED:
-            outcome = Error(verdict_sentence(result), "interrupted")
+        case Verdict.UNFINISHED | Verdict.DISTRUSTED as verdict:
+            outcome = Error(report.sentence(result), verdict.value)
     if outcome is not None:
         case.result = [outcome]
     if logs := "\n".join(_log_lines(scenario)):
@@ -66,7 +70,7 @@ def _suite(scenario: ScenarioReport, report: Report) -> TestSuite:
 def _properties(scenario: ScenarioReport, report: Report) -> dict[str, str]:
     result = scenario.result
     facts = {
-        "verdict": verdict_sentence(result),
+        "verdict": report.sentence(result),
         "fault": result.fault,
         "loader": report.loader_name or "shipped",
         "seed": report.seed,

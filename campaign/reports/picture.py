@@ -315,4 +315,6 @@ def _describe_operation(view: OperationView) -> str:
 
 
 def _time(at_ns: int) -> str:
-    return f"{at_ns / NS_PER_MS:.4g} ms" if 0 < at_ns < NS_PER_S else f"{at_ns / NS_PER_S:.5g} s"
+    if at_ns >= NS_PER_S:
+        return f"{at_ns / NS_PER_S:.3f} s"
+    return f"{at_ns / NS_PER_MS:.4g} ms" if at_ns else "0 s"

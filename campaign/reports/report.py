@@ -28,11 +28,13 @@ class Verdict(Enum):
     PROVEN = "proven"
     FAILS = "fails"
     UNFINISHED = "interrupted"
+    DISTRUSTED = "not to be trusted"
 
 
 EXIT_CODES: Mapping[Verdict, int] = {
     Verdict.PROVEN: 0,
     Verdict.FAILS: 1,
+    Verdict.DISTRUSTED: 3,
     Verdict.UNFINISHED: 130,
 }
 """Of the command."""
@@ -112,6 +114,7 @@ class Report:
         loader_name: the loader as the command line names it; None = the shipped one.
         seed: chose among the outcomes of torn operations.
         not_run: names of the scenarios that were asked for and not begun.
+        distrust: what the campaign's own checks found wrong with it; empty when nothing is.
         loader_source: where the loader's class is; None when it is not below the working directory.
     """
 
@@ -119,6 +122,7 @@ class Report:
     loader_name: str | None = None
     seed: int = 0
     not_run: tuple[str, ...] = ()
+    distrust: str = ""
     loader_source: SourceLine | None = None
 
     @property
@@ -129,12 +133,22 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """What it all comes to: one failure is enough, and proven is only what was all done."""
+        if self.distrust:
+            return Verdict.DISTRUSTED
         found = {verdict_of(result) for result in self.results}
         if Verdict.FAILS in found:
             return Verdict.FAILS
         if Verdict.UNFINISHED in found or self.not_run or not found:
             return Verdict.UNFINISHED
         return Verdict.PROVEN
+
+    def verdict_of(self, result: Result) -> Verdict:
+        """What one of its results comes to."""
+        return Verdict.DISTRUSTED if self.distrust else verdict_of(result)
+
+    def sentence(self, result: Result) -> str:
+        """The verdict of one of its results, and how far it holds."""
+        return self.verdict.value if self.distrust else verdict_sentence(result)
 
     def command(self, story: Story) -> str:
         """The command line that replays a story."""
@@ -170,6 +184,7 @@ def make_report(
     loader_name: str | None = None,
     seed: int = 0,
     not_run: Iterable[str] = (),
+    distrust: str = "",
 ) -> Report:
     """Live the golden run of each scenario and the story of each finding again.
 
@@ -179,12 +194,14 @@ def make_report(
         loader_name: the loader as the command line names it; None = the shipped one.
         seed: the campaign's.
         not_run: names of the scenarios that were not begun.
+        distrust: what the campaign's own checks found wrong with it.
     """
     return Report(
         tuple(_live(scenario, result, loader, seed) for scenario, result in lived),
         loader_name,
         seed,
         tuple(not_run),
+        distrust,
         _source_of(loader),
     )
 
@@ -244,7 +261,7 @@ def _source_of(loader: LoaderFactory) -> SourceLine | None:
 
 
 def verdict_of(result: Result) -> Verdict:
-    """What a result comes to."""
+    """What a result comes to, if the campaign can be trusted."""
     if result.findings:
         return Verdict.FAILS
     return Verdict.UNFINISHED if result.is_interrupted else Verdict.PROVEN
@@ -259,9 +276,9 @@ def verdict_sentence(result: Result) -> str:
             return f"FAILS: {kinds}{stopped}"
         case Verdict.UNFINISHED:
             return "interrupted: nothing found so far, nothing proven"
-        case Verdict.PROVEN if result.is_closed:
+        case _ if result.is_closed:
             return f"proven for any number of cuts (no new state after {result.deepest})"
-        case Verdict.PROVEN:
+        case _:
             return f"proven for {times(result.deepest)}"
 
 
@@ -280,6 +297,8 @@ def headline(report: Report) -> str:
             done = sum(verdict_of(result) is Verdict.PROVEN for result in results)
             asked = len(results) + len(report.not_run)
             return f"Interrupted: {done} of {count(asked, 'scenario')} proven, nothing found so far"
+        case Verdict.DISTRUSTED:
+            return "Not to be trusted: the campaign's own checks fail"
         case Verdict.PROVEN:
             return f"Proven {_how_far(results)}: every board boots, and can be updated"
 
@@ -292,13 +311,15 @@ def _how_far(results: Sequence[Result]) -> str:
 
 
 def limits(report: Report) -> tuple[str, ...]:
-    """What the campaign has not shown, one sentence each; none when nothing is left open."""
+    """What the campaign has not shown, one after the other."""
+    if report.distrust:
+        return (f"anything at all: {report.distrust}",)
     told = []
     if report.not_run:
-        told.append(f"not begun: {', '.join(report.not_run)}")
+        told.append(f"anything of {', '.join(report.not_run)}: not begun")
     stopped = [r.scenario for r in report.results if r.is_interrupted]
     if stopped:
-        told.append(f"interrupted, so only a part was looked at: {', '.join(stopped)}")
+        told.append(f"all of {', '.join(stopped)}: interrupted on the way")
     bounded: dict[int, list[str]] = {}
     for result in report.results:
         if verdict_of(result) is Verdict.PROVEN and not result.is_closed:
@@ -310,11 +331,11 @@ def limits(report: Report) -> tuple[str, ...]:
         )
     failing = [r.scenario for r in report.results if verdict_of(r) is Verdict.FAILS]
     if failing:
-        told.append(f"what lies behind a failure was not looked at: {', '.join(failing)}")
+        told.append(f"what lies behind a failure: {', '.join(failing)}")
     if faults := sorted({result.fault for result in report.results}):
         told.append(f"any other fault than {', '.join(faults)}")
     if report.results and not any(result.checked for result in report.results):
-        told.append("no state was made on the board's own models as well (--check-every)")
+        told.append("that the board's own models do as computed: no state was made (--check-every)")
     return tuple(told)
 
 

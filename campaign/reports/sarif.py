@@ -15,8 +15,6 @@ from campaign.reports.report import (
     Verdict,
     label,
     times,
-    verdict_of,
-    verdict_sentence,
 )
 
 SCHEMA = (
@@ -49,7 +47,7 @@ def _log(report: Report) -> dict[str, object]:
         "properties": {
             "loader": report.loader_name or "shipped",
             "seed": report.seed,
-            "scenarios": {label(result): _facts(result) for result in report.results},
+            "scenarios": {label(result): _facts(result, report) for result in report.results},
         },
     }
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
@@ -124,21 +122,25 @@ def _fingerprint(finding: Finding, result: Result, report: Report) -> str:
 
 def _invocation(report: Report) -> dict[str, object]:
     stopped = [r.scenario for r in report.results if r.is_interrupted] + list(report.not_run)
+    problems = [report.distrust] if report.distrust else []
+    if stopped:
+        problems.append(f"Interrupted, nothing is proven for: {', '.join(stopped)}")
     invocation: dict[str, object] = {
-        "executionSuccessful": not stopped,
+        "executionSuccessful": not problems,
         "exitCode": EXIT_CODES[report.verdict],
         "exitCodeDescription": report.verdict.value,
     }
-    if stopped:
-        text = f"Interrupted, nothing is proven for: {', '.join(stopped)}"
-        invocation["toolExecutionNotifications"] = [{"level": "error", "message": {"text": text}}]
+    if problems:
+        invocation["toolExecutionNotifications"] = [
+            {"level": "error", "message": {"text": problem}} for problem in problems
+        ]
     return invocation
 
 
-def _facts(result: Result) -> dict[str, object]:
+def _facts(result: Result, report: Report) -> dict[str, object]:
     return {
-        "verdict": verdict_sentence(result),
-        "proven": verdict_of(result) is Verdict.PROVEN,
+        "verdict": report.sentence(result),
+        "proven": report.verdict_of(result) is Verdict.PROVEN,
         "operations": result.operations,
         "cuts": result.cuts,
         "states": result.states,

@@ -13,13 +13,13 @@ from campaign.reports.report import (
     headline,
     limits,
     times,
-    verdict_of,
     verdict_sentence,
 )
 
 _EXIT_MEANINGS = {
     Verdict.PROVEN: "proven, as far as is said above",
     Verdict.FAILS: "a counter-example was found",
+    Verdict.DISTRUSTED: "trust nothing of this campaign",
     Verdict.UNFINISHED: "interrupted, and not all is proven that was asked for",
 }
 
@@ -40,7 +40,7 @@ def summary_lines(report: Report) -> Iterator[str]:
             yield from finding_lines(lived.finding, report)
     yield ""
     yield headline(report)
-    proven = [r for r in report.results if verdict_of(r) is Verdict.PROVEN]
+    proven = [r for r in report.results if report.verdict_of(r) is Verdict.PROVEN]
     if proven and report.verdict is not Verdict.PROVEN:
         yield f"proven: {', '.join(f'{r.scenario} ({_how_far(r)})' for r in proven)}"
     for limit in limits(report):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bootloader_model.layout import FlashName
-from campaign.flash import Contents, Operation, tears
+from campaign.flash import Contents, Operation, Reading, tears
 from campaign.golden import Golden, GoldenStep, cut_points
 from campaign.images import Image
 from campaign.judge import judge
@@ -103,8 +103,10 @@ class Stretch:
         return self.wait_ns + sum(duration_ns(view.operation) for view in self.operations)
 
 
-def _slot_views(contents: Contents, images: Iterable[Image]) -> tuple[SlotView, ...]:
-    winner = winner_of(contents)
+def _slot_views(
+    contents: Contents, images: Iterable[Image], reading: Reading = Reading.STORED
+) -> tuple[SlotView, ...]:
+    winner = winner_of(contents, reading)
     active, revert = (
         (None, None) if winner is None else (winner.state.active_slot, winner.state.revert_slot)
     )
@@ -229,7 +231,7 @@ def _story_stretches(lived: LivedFinding, images: tuple[Image, ...]) -> Iterator
 def _boot_stretch(
     number: int, lived: LivedBoot, images: tuple[Image, ...], failure: LivedFinding | None
 ) -> Stretch:
-    boot, cut = lived.boot, lived.recovery.cut
+    boot, cut, reading = lived.boot, lived.recovery.cut, lived.recovery.reading
     begun = [(traced.operation, traced.contents) for traced in boot.trace]
     if cut is not None and lived.cut_operation is not None and not cut.is_after:
         # The torn operation is not in the trace, and what it leaves is not what it began with.
@@ -238,7 +240,7 @@ def _boot_stretch(
         OperationView(
             each,
             operation,
-            _slot_views(contents, images),
+            _slot_views(contents, images, reading),
             cut=cut if cut is not None and each == cut.operation else None,
         )
         for each, (operation, contents) in enumerate(begun)
@@ -256,7 +258,7 @@ def _boot_stretch(
         tuple(decision.reason for decision in boot.decisions),
         tuple(views),
         0,
-        _slot_views(boot.contents, images),
+        _slot_views(boot.contents, images, reading),
         ending,
         failure is not None,
     )

@@ -29,9 +29,8 @@ from campaign.reports.state_directory import keep_failing_state
 from campaign.reports.terminal import scenario_line, summary_lines
 from campaign.scenario import SCENARIOS, Scenario
 from campaign.story import Story, StoryIdError
-from otasim.report_options import report_options, write_reports
+from otasim.report_options import remove_old_reports, report_options, write_reports
 
-EXIT_DISTRUSTED = 3
 CLOSURE = "closure"
 
 
@@ -97,21 +96,25 @@ def campaign(
     if state_directory is not None and replay is None:
         raise click.UsageError("--state keeps the state of one story: say which with --replay")
     loader = _loader_factory(loader_name)
+    if replay is not None:
+        _replay(replay, loader, seed, state_directory)
+        return
+    scenarios = [_find_scenario(name) for name in names] or list(SCENARIOS)
+    remove_old_reports()
+    results: list[Result] = []
+    distrust = ""
     try:
-        if replay is not None:
-            _replay(replay, loader, seed, state_directory)
-            return
-        scenarios = [_find_scenario(name) for name in names] or list(SCENARIOS)
-        results = _run(scenarios, loader, Settings(depth, seed, check_every))
+        _run(scenarios, loader, Settings(depth, seed, check_every), results)
     except (MismatchError, LikenessError) as error:
+        distrust = str(error)
         click.echo(f"error: {error}", err=True)
-        raise SystemExit(EXIT_DISTRUSTED) from error
     report = make_report(
         list(zip(scenarios, results, strict=False)),
         loader,
         loader_name=loader_name,
         seed=seed,
         not_run=[scenario.name for scenario in scenarios[len(results) :]],
+        distrust=distrust,
     )
     for line in summary_lines(report):
         click.echo(line)
@@ -152,8 +155,9 @@ def _find_scenario(name: str) -> Scenario:
     return found
 
 
-def _run(scenarios: list[Scenario], loader: LoaderFactory, settings: Settings) -> list[Result]:
-    results = []
+def _run(
+    scenarios: list[Scenario], loader: LoaderFactory, settings: Settings, results: list[Result]
+) -> None:
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -174,7 +178,6 @@ def _run(scenarios: list[Scenario], loader: LoaderFactory, settings: Settings) -
             click.echo(scenario_line(results[-1]))
             if results[-1].is_interrupted:
                 break
-    return results
 
 
 def _show(progress: Progress, task_id: TaskID, result: Result, waiting: int) -> None:

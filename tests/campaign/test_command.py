@@ -96,7 +96,7 @@ def test_ctrl_c_tells_what_is_known_and_exits_with_130(monkeypatch: pytest.Monke
     result = run("snapshot", "update-commit")
     assert result.exit_code == 130
     assert "interrupted: nothing found so far" in result.output
-    assert "update-commit" not in result.output
+    assert "not shown: anything of update-commit: not begun" in result.output
 
 
 def test_the_scenarios_are_listed() -> None:

