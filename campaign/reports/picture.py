@@ -24,6 +24,7 @@ _LABELS = 112.0
 _CHARACTER = 7.4  # of bold text, 11 units high, in a wide font
 _SCALE = 1.15  # pixels for each unit
 _PADDING = 10.0
+_TAIL = 18.0
 _LINE = 14.0
 _GAP = 8.0
 _BAR = 24.0
@@ -74,8 +75,8 @@ def _place(stretches: Sequence[Stretch]) -> tuple[_Placed, ...]:
             width = _operation_width(view)
             operations.append((view, position, width))
             position += width
-        if stretch.wait_ns:
-            position += _WAIT_WIDTH
+        # What the last operation leaves is to be seen, too.
+        position += _WAIT_WIDTH if stretch.wait_ns else _TAIL
         texts = (stretch.name, stretch.reset, *stretch.reasons, stretch.ending)
         width = max(
             position - left, *(_text_width(text) for text in texts), _text_width("999.9 ms")
@@ -200,8 +201,7 @@ class _Drawing:
             text = str(view.number)
             self._centred(text, left + width / 2, "small")
             if view.cut is not None:
-                share = 1.0 if view.cut.is_after else 0.0 if view.cut.tear is None else 0.5
-                self._cut_mark(left + share * width)
+                self._cut_mark(left + view.progress * width)
         self._y += _LINE + _GAP / 2
 
     def _cut_mark(self, middle: float) -> None:

@@ -72,6 +72,18 @@ class OperationView:
     findings: tuple[int, ...] = ()
     cut: Cut | None = None
 
+    @property
+    def progress(self) -> float:
+        """How far it comes, 0.0 to 1.0."""
+        if self.cut is None or self.cut.is_after:
+            return 1.0
+        return 0.0 if self.cut.tear is None else self.cut.tear.progress
+
+    @property
+    def time_ns(self) -> int:
+        """Virtual nanoseconds until it is done, or the power goes."""
+        return round(self.progress * duration_ns(self.operation))
+
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
@@ -100,7 +112,7 @@ class Stretch:
     @property
     def duration_ns(self) -> int:
         """Virtual time from its beginning to its end."""
-        return self.wait_ns + sum(duration_ns(view.operation) for view in self.operations)
+        return self.wait_ns + sum(view.time_ns for view in self.operations)
 
 
 def _slot_views(

@@ -405,6 +405,8 @@ def test_a_story_is_drawn_with_its_boots_and_cuts(two_cuts: Report) -> None:
     assert "cut 2:half@0.5~0" in texts(story)
     lived = two_cuts.scenarios[0].findings[0]
     _, first, last = story_timeline(lived, (*UPDATE.images, PROBE))
+    times = [duration_ns(view.operation) for view in first.operations]
+    assert first.duration_ns == times[0] + times[1] + times[2] // 2
     assert [view.number for view in first.operations] == [0, 1, 2]
     assert str(first.operations[-1].operation) == "erase internal 0x010000 +0x10000"
     assert first.operations[-1].cut == lived.boots[0].recovery.cut
