@@ -18,9 +18,9 @@ from bootloader_model.loader import MosLoader
 from bootloader_model.protocol import BootTarget, LoaderHardware
 from campaign.boot import LoaderFactory
 from campaign.explore import Explorer, Finding, Result, Settings
-from campaign.flash import Contents, FlashPair, Reading
+from campaign.flash import Contents, FlashPair, Reading, Tear
 from campaign.golden import run_golden
-from campaign.images import PROBE
+from campaign.images import NEW, PROBE
 from campaign.judge import EXPLANATIONS, Kind, Problem
 from campaign.real import RealBoot
 from campaign.reports.dump import Held, slots_of
@@ -30,16 +30,18 @@ from campaign.reports.junit import junit_xml
 from campaign.reports.replay import replay_lines, state_before_last_boot
 from campaign.reports.report import Report, Verdict, coverage, make_report
 from campaign.reports.sarif import sarif_log
-from campaign.reports.state_directory import write_state_directory
+from campaign.reports.state_directory import keep_failing_state, write_state_directory
 from campaign.reports.terminal import summary_lines
 from campaign.reports.timeline import duration_ns, golden_timeline, story_timeline
 from campaign.scenario import SCENARIOS, Boot, Scenario
 from campaign.story import Story
 from campaign.wear import erased_sectors
+from otasim import Board
 from otasim.commands.campaign import campaign
 from otasim.commands.state import state
 from platforms import storage
 from platforms.atomic_file import write_atomically
+from platforms.devices.torn import TornShape
 from platforms.errors import OtasimError
 from tests.campaign import bugs
 from tests.campaign.own_loader import IDLE, FirstSlot
@@ -362,7 +364,8 @@ def test_the_page_begins_with_the_verdict(failing: Report, proven: Report, stopp
 def test_the_picture_of_a_scenario_shows_every_operation_and_cut(failing: Report) -> None:
     picture, *_ = pictures(page_of(failing))
     scenario, result = failing.scenarios[0], failing.results[0]
-    assert classes(picture, "program") + classes(picture, "erase") == scenario.golden.operations
+    kinds = Counter(t.operation.kind.value for step in scenario.golden.steps for t in step.trace)
+    assert {kind: classes(picture, kind) for kind in kinds} == kinds
     told = [e.text or "" for e in picture.iter(f"{SVG}title")]
     ways = [int(n) for title in told for n in re.findall(r"cut in (\d+) ways", title)]
     assert sum(ways) == result.cuts
@@ -395,6 +398,17 @@ def test_slots_follow_the_bytes_and_not_the_boot_state(proven: Report) -> None:
     unknown = slots_of(flash.contents, UPDATE.images)[1]
     assert (unknown.held, unknown.image) == (Held.DAMAGED, "")
     assert proven.scenarios[0].golden.problem is None
+
+
+def test_an_image_with_marginal_bits_is_not_shown_as_a_good_one() -> None:
+    flash = FlashPair(Contents.erased())
+    flash.nor.program(0x1_0000, NEW.data)
+    last = flash.trace[-1]
+    marginal = last.contents.torn(last.operation, Tear(TornShape.WEAK_BITS, 1.0, 0))
+    shown = slots_of(marginal, UPDATE.images)[1]
+    assert (shown.held, shown.image) == (Held.MARGINAL, "new")
+    assert "read differently each time" in shown.text
+    assert slots_of(flash.contents, UPDATE.images)[1].held is Held.IMAGE
 
 
 def test_a_story_is_drawn_with_its_boots_and_cuts(two_cuts: Report) -> None:
@@ -543,6 +557,15 @@ def test_a_failing_state_is_kept_as_that_boot_reads_it(tmp_path: Path) -> None:
         assert bytes(cells.internal) == contents.internal.stored(0, len(cells.internal))
     shown = CliRunner().invoke(state, [str(board)]).output
     assert "bcfg0+0x0300 wins: seq 4 is the newest of 4 good records" in shown
+
+
+def test_a_board_goes_on_from_a_failing_state(tmp_path: Path) -> None:
+    story = Story.parse("update-commit/20:weak-bits@1~0/stored>run/flipped>run")
+    bug = bugs.marginal_record_trusted
+    list(keep_failing_state(tmp_path / "board", UPDATE, bug, story, 0))
+    with Board(loader=bug(), state_directory=tmp_path / "board") as board:
+        board.run_until(lambda: "starting slot 0: campaign old" in board.console)
+        assert "no commit before this reset: rolling back to slot 2" in board.console
 
 
 def test_a_board_that_is_there_is_left_alone(tmp_path: Path) -> None:
