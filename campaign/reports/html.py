@@ -92,7 +92,6 @@ class _ScenarioView:
     look: str
     sentence: str
     picture: str | None
-    images: tuple[Image, ...]
     wear: tuple[WearMap, ...]
     findings: tuple[_FindingView, ...]
 
@@ -146,7 +145,6 @@ def _scenario(number: int, scenario: ScenarioReport, report: Report) -> _Scenari
         *_LOOKS[report.verdict_of(result)],
         report.sentence(result),
         picture,
-        scenario.scenario.images,
         wear_maps((scenario,)),
         tuple(
             _finding(n, f"{anchor}-finding-{n}", lived, scenario, report)
@@ -250,7 +248,10 @@ def _ending(boot: BootRun, expectation: Expectation, images: tuple[Image, ...]) 
 
 def _reasons(found: Coverage) -> Iterator[_ReasonView]:
     most = max((number for _, number in found.taken), default=1)
-    sentences = {reason.value: SENTENCES[reason] for reason in Reason}
+    sentences = {
+        reason.value: SENTENCES[reason].format(slot="A", target="B", spare="C", why="...")
+        for reason in Reason
+    }
     for name, number in found.taken:
         yield _ReasonView(name, sentences.get(name, ""), number, 100 * number / most)
     for name in found.never or ():

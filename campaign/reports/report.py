@@ -327,16 +327,21 @@ def limits(report: Report) -> tuple[str, ...]:
     for depth, names in sorted(bounded.items()):
         told.append(
             f"more than {times(depth)} in one story (--depth {depth + 1}, or closure):"
-            f" {', '.join(names)}"
+            f" {_all_or(names, report)}"
         )
     failing = [r.scenario for r in report.results if verdict_of(r) is Verdict.FAILS]
     if failing:
-        told.append(f"what lies behind a failure: {', '.join(failing)}")
+        told.append(f"what lies behind a failure: {_all_or(failing, report)}")
     if faults := sorted({result.fault for result in report.results}):
         told.append(f"any other fault than {', '.join(faults)}")
     if report.results and not any(result.checked for result in report.results):
         told.append("that the board's own models do as computed: no state was made (--check-every)")
     return tuple(told)
+
+
+def _all_or(names: Sequence[str], report: Report) -> str:
+    is_all = len(names) == len(report.results) > 1
+    return "every scenario" if is_all else ", ".join(names)
 
 
 def times(cuts: int) -> str:
