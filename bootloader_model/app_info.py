@@ -6,12 +6,15 @@ commands show them. An image without one is as good; it just has no name.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from construct import Bytes, Const, Int32ul, Struct
 
 MAGIC = b"OTASIMAI"
 SEARCH_LENGTH = 4096
 """The descriptor starts within this many bytes from the start of the image, at a multiple of 4."""
+
+_CACHED = 64  # images; every boot looks at one that has been seen before
 
 APP_INFO = Struct(
     "magic" / Const(MAGIC),
@@ -42,6 +45,7 @@ class AppInfo:
     build_id: str
 
 
+@lru_cache(maxsize=_CACHED)
 def read_app_info(image: bytes) -> AppInfo | None:
     """Find an application's descriptor.
 

@@ -48,7 +48,9 @@ from platforms.flash import ERASED_BYTE, FlashError
 MAX_RECORDS = 32
 """Records in one area before writing goes on in the other."""
 
-_CACHED = 4096  # places; a journal is gone through at every boot and hardly changes between two
+# A journal is gone through at every boot and hardly changes between two.
+_CACHED_AREAS = 256
+_CACHED_PLACES = 4096
 _SEQUENCE_RANGE = 1 << 32
 _FIRST_SEQUENCE = 1
 _ERASED_RECORD = bytes([ERASED_BYTE]) * RECORD_SIZE
@@ -188,21 +190,10 @@ def scan_areas(areas: Sequence[tuple[str, bytes]], *, strict_original: bool = Fa
     place: tuple[int, ScanEntry] | None = None
     scans = []
     for number, (name, content) in enumerate(areas):
-        entries: list[ScanEntry] = []
-        stopped = False
-        for offset in range(0, len(content), RECORD_SIZE):
-            raw = content[offset : offset + RECORD_SIZE]
-            if stopped:
-                entries.append(ScanEntry(offset, RecordStatus.UNREAD, raw))
-                continue
-            entry = _scan_place(offset, raw, best, strict_original=strict_original)
-            entries.append(entry)
-            if entry.status is RecordStatus.VALID:
-                best = entry.seq
-                place = number, entry
-            else:
-                stopped = strict_original
-        scans.append(AreaScan(name, tuple(entries)))
+        entries, newest = _scan_area(content, best, strict_original=strict_original)
+        scans.append(AreaScan(name, entries))
+        if newest is not None:
+            best, place = newest.seq, (number, newest)
     if place is None:
         return ScanResult(tuple(scans), None)
     number, entry = place
@@ -210,7 +201,28 @@ def scan_areas(areas: Sequence[tuple[str, bytes]], *, strict_original: bool = Fa
     return ScanResult(tuple(scans), winner)
 
 
-@lru_cache(maxsize=_CACHED)
+@lru_cache(maxsize=_CACHED_AREAS)
+def _scan_area(
+    content: bytes, best: int | None, *, strict_original: bool
+) -> tuple[tuple[ScanEntry, ...], ScanEntry | None]:
+    """What is found in an area, and the entry that is newer than `best` and all others."""
+    entries: list[ScanEntry] = []
+    newest, stopped = None, False
+    for offset in range(0, len(content), RECORD_SIZE):
+        raw = content[offset : offset + RECORD_SIZE]
+        if stopped:
+            entries.append(ScanEntry(offset, RecordStatus.UNREAD, raw))
+            continue
+        entry = _scan_place(offset, raw, best, strict_original=strict_original)
+        entries.append(entry)
+        if entry.status is RecordStatus.VALID:
+            best, newest = entry.seq, entry
+        else:
+            stopped = strict_original
+    return tuple(entries), newest
+
+
+@lru_cache(maxsize=_CACHED_PLACES)
 def _scan_place(offset: int, raw: bytes, best: int | None, *, strict_original: bool) -> ScanEntry:
     error = check_record(raw)
     if error is not None:

@@ -49,6 +49,7 @@ class Application:
 
     Attributes:
         console: what it has logged, a line each.
+        reset_after_ms: after how many milliseconds it wants to be reset; None = it does not.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Application:
         self._partitions = Partitions(DEFAULT_LAYOUT, nor=nor, internal_flash=internal_flash)
         self._clock = clock
         self.console: list[str] = []
+        self.reset_after_ms: int | None = None
         boot = BootConfiguration.of_image_at(self._partitions, vector_table)
         self._dispatcher = Dispatcher(_DEVICE_ID, self.log)
         files = BootFiles(boot, self._partitions, self.feed_watchdog, self.log)
@@ -124,7 +126,8 @@ class Application:
         self.console.append(text)
 
     def reboot_after(self, delay_ms: int) -> None:
-        """Scenarios say themselves when the board is reset."""
+        """Scenarios say themselves when the board is reset; they look whether it was asked for."""
+        self.reset_after_ms = delay_ms
 
     def feed_watchdog(self) -> None:
         """A campaign has no time in which it could bite."""

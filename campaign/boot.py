@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from bootloader_model.protocol import BootTarget, Loader
-from campaign.flash import Contents, FlashPair, Operation, Reading, Tear, Traced
+from campaign.cells import Contents, Operation, Reading, Tear
+from campaign.flash import FlashPair, Traced
 from platforms.clock import NS_PER_S
 from platforms.devices.reset_cause import ResetCause
 from platforms.flash import FlashDevice
@@ -65,6 +66,7 @@ class BootRun:
         log: what it said on the console.
         problem: what it raised, or what else is wrong; empty when nothing is.
         has_watchdog: whether the watchdog runs when the application takes over.
+        unwatched: how many flash operations were made before it ran.
     """
 
     ending: Ending
@@ -75,6 +77,7 @@ class BootRun:
     log: str
     problem: str
     has_watchdog: bool
+    unwatched: int = 0
 
 
 class Hardware:
@@ -173,6 +176,7 @@ def run_boot(
     reading: Reading = Reading.STORED,
     seed: int = 0,
     cut: tuple[int, Tear | None] | None = None,
+    arm: Callable[[FlashPair], None] | None = None,
 ) -> BootRun:
     """Boot a board.
 
@@ -184,19 +188,27 @@ def run_boot(
         seed: for Reading.RANDOM.
         cut: the power goes at this operation of the boot, counted from 0: torn as given, or before
             it begins when that is None. None = no cut.
+        arm: called with the flash before the boot, to prepare damage in it.
     """
     flash = FlashPair(contents, reading, seed)
     hardware = Hardware(flash.nor, flash.internal, cause)
     flash.on_access = hardware.count_call
+    if arm is not None:
+        arm(flash)
+    strike = flash.before_operation
+    unwatched = 0
 
-    def cut_power(operation: Operation) -> None:
+    def begin(operation: Operation) -> None:
+        nonlocal unwatched
+        if strike is not None:
+            strike(operation)
         if cut is not None and len(flash.trace) == cut[0]:
             if cut[1] is not None:
                 flash.contents = flash.contents.torn(operation, cut[1])
             hardware.end(PowerCut())
+        unwatched += not hardware.has_watchdog
 
-    if cut is not None:
-        flash.before_operation = cut_power
+    flash.before_operation = begin
     ending, target, problem = carry_out(loader, hardware)
     return BootRun(
         ending,
@@ -207,6 +219,7 @@ def run_boot(
         "".join(hardware.text),
         problem,
         hardware.has_watchdog,
+        unwatched,
     )
 
 

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from bootloader_model.provisioning import provision
 from campaign.application import Application
 from campaign.boot import BootRun, LoaderFactory, run_boot
-from campaign.flash import Contents, FlashPair, Tear, Traced
+from campaign.cells import Contents
+from campaign.faults import Fault, tears_of
+from campaign.flash import FlashPair, Traced
 from campaign.judge import Kind, Problem, judge
 from campaign.scenario import Act, Boot, Call, Expectation, Scenario, Start, Step, Update, Wait
 from campaign.story import Cut
 from platforms.clock import Clock
+from platforms.devices.reset_cause import ResetCause
 from platforms.errors import OtasimError
+from platforms.flash import FlashDevice
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Golden:
 
     Attributes:
         scenario: the scenario.
+        start: what the flash holds before the first step.
         steps: what happened, up to the first problem.
         problem: what went wrong without any cut, and in which step; None when all is well.
         failed_step: the name of that step.
@@ -50,6 +55,7 @@ class Golden:
     """
 
     scenario: Scenario
+    start: Contents
     steps: tuple[GoldenStep, ...]
     problem: Problem | None = None
     failed_step: str = ""
@@ -59,6 +65,15 @@ class Golden:
     def operations(self) -> int:
         """How many flash operations there are."""
         return sum(len(step.trace) for step in self.steps)
+
+    @property
+    def end(self) -> Contents:
+        """What the flash holds behind the last step that went well."""
+        return self.steps[-1].end if self.steps else self.start
+
+    def booted_before(self, step: GoldenStep) -> GoldenStep:
+        """The boot that started the application of a step."""
+        return next(each for each in reversed(self.steps[: step.number]) if each.boot is not None)
 
     def find(self, cut: Cut) -> GoldenStep | None:
         """The step that a cut is in; None when there is no such operation."""
@@ -71,34 +86,66 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class CutPoint:
-    """A cut in a scenario: where it is, what it leaves, and what is expected then."""
+    """A cut in a scenario.
+
+    Attributes:
+        golden: the step that it is in.
+        cut: where it is.
+        contents: what the flash holds then.
+        expectation: what is to be expected then.
+        boot: the boot that went on, with damage, to its end; None in all other cases.
+    """
 
     golden: GoldenStep
     cut: Cut
     contents: Contents
     expectation: Expectation
+    boot: BootRun | None = None
 
 
-def contents_after(trace: tuple[Traced, ...], index: int, cut: Cut, end: Contents) -> Contents:
-    """What the flash holds when power goes at operation `index` of a trace."""
-    traced = trace[index]
+def cuts_of(
+    trace: Sequence[Traced], end: Contents, fault: Fault, seed: int
+) -> Iterator[tuple[Cut, Contents]]:
+    """Every cut of a trace, in order: before each operation, torn, and behind the last.
+
+    Args:
+        trace: the operations.
+        end: what the flash holds after the last one.
+        fault: what cuts.
+        seed: chooses among the outcomes of torn operations.
+    """
+    for index, traced in enumerate(trace):
+        yield Cut(index), traced.contents
+        tears = tears_of(fault, traced.operation.flash, seed)
+        torn = traced.contents.all_torn(traced.operation, tears)
+        for tear, contents in zip(tears.each, torn, strict=True):
+            yield Cut(index, tear), contents
+    if trace:
+        yield Cut(len(trace) - 1, is_after=True), end
+
+
+def contents_after(trace: Sequence[Traced], cut: Cut, end: Contents) -> Contents:
+    """What the flash holds after one cut of a trace."""
+    traced = trace[cut.operation]
     if cut.tear is not None:
         return traced.contents.torn(traced.operation, cut.tear)
     if not cut.is_after:
         return traced.contents
-    return trace[index + 1].contents if index + 1 < len(trace) else end
+    following = cut.operation + 1
+    return trace[following].contents if following < len(trace) else end
 
 
-def point_of(golden: GoldenStep, cut: Cut) -> CutPoint:
-    """A cut in a step, computed from its trace."""
-    index = cut.operation - golden.first_operation
-    step, is_last = golden.step, index == len(golden.trace) - 1
+def point_of(golden: GoldenStep, cut: Cut, contents: Contents | None = None) -> CutPoint:
+    """A cut in a step, by its number in the scenario; the contents are found when not given."""
+    in_step = Cut(cut.operation - golden.first_operation, cut.tear, is_after=cut.is_after)
+    step, is_last = golden.step, in_step.operation == len(golden.trace) - 1
     expectation = step.before
     if is_last and cut.is_after:
         expectation = step.after
     elif is_last and cut.tear is not None:
         expectation = step.during
-    contents = contents_after(golden.trace, index, cut, golden.end)
+    if contents is None:
+        contents = contents_after(golden.trace, in_step, golden.end)
     return CutPoint(golden, cut, contents, expectation)
 
 
@@ -112,13 +159,17 @@ def run_golden(scenario: Scenario, loader: LoaderFactory) -> Golden:
         factory_image=None if scenario.factory is None else scenario.factory.data,
         has_file_system=True,
     )
-    contents = flash.contents
+    begin = contents = flash.contents
     steps: list[GoldenStep] = []
     operations, boot, live = 0, None, None
     for number, step in enumerate(scenario.steps):
         start, failed_boot, problem = contents, None, None
         if isinstance(step.act, Boot):
-            boot = run_boot(loader(), contents, cause=step.act.cause)
+            cause = step.act.cause
+            if cause is ResetCause.SOFTWARE and live is not None and live.reset_after_ms is None:
+                problem = Problem(Kind.NOT_RESET, "the application runs on, and asks for no reset")
+                return Golden(scenario, begin, tuple(steps), problem, step.name)
+            boot = run_boot(loader(), contents, cause=cause)
             trace, contents, failed_boot = boot.trace, boot.contents, boot
             problem = _boot_problem(boot, step, scenario)
             flash, live = FlashPair(contents), None
@@ -131,10 +182,10 @@ def run_golden(scenario: Scenario, loader: LoaderFactory) -> Golden:
                 problem = Problem(Kind.CANNOT_UPDATE, str(error))
             trace, contents = tuple(flash.trace), flash.contents
         if problem is not None:
-            return Golden(scenario, tuple(steps), problem, step.name, failed_boot)
+            return Golden(scenario, begin, tuple(steps), problem, step.name, failed_boot)
         steps.append(GoldenStep(number, step, operations, start, trace, contents, failed_boot))
         operations += len(trace)
-    return Golden(scenario, tuple(steps))
+    return Golden(scenario, begin, tuple(steps))
 
 
 def _boot_problem(boot: BootRun, step: Step, scenario: Scenario) -> Problem | None:
@@ -154,6 +205,22 @@ def _start_application(flash: FlashPair, boot: BootRun | None) -> Application:
     return application
 
 
+def relive(
+    golden: Golden, step: GoldenStep, nor: FlashDevice, internal: FlashDevice, clock: Clock
+) -> None:
+    """Let the application live again, from its start to the end of a step that is no boot.
+
+    Raises what the application raises.
+    """
+    booted = golden.booted_before(step)
+    assert booted.boot is not None  # noqa: S101 - what it is
+    assert booted.boot.target is not None  # noqa: S101 - a golden boot starts something
+    application = Application(nor, internal, clock, booted.boot.target.vector_table)
+    application.start()
+    for lived in golden.steps[booted.number + 1 : step.number + 1]:
+        perform(application, lived.step.act)
+
+
 def perform(application: Application, act: Act) -> None:
     """Carry out what is not a boot; an OtasimError when the application cannot."""
     match act:
@@ -166,16 +233,3 @@ def perform(application: Application, act: Act) -> None:
             application.wait(seconds)
         case Start() | Boot():
             pass
-
-
-def cut_points(golden: Golden, tears: Sequence[Tear]) -> Iterator[CutPoint]:
-    """Every cut of a golden run, in order: before each operation, torn, and behind the last."""
-    for step in golden.steps:
-        for index in range(len(step.trace)):
-            number = step.first_operation + index
-            yield point_of(step, Cut(number))
-            for tear in tears:
-                yield point_of(step, Cut(number, tear))
-        if step.trace:
-            last = step.first_operation + len(step.trace) - 1
-            yield point_of(step, Cut(last, is_after=True))

@@ -11,7 +11,7 @@ from bootloader_model.layout import APP0_ADDRESS
 from rpc_shim.bundle.create import create_bundle
 from rpc_shim.bundle.image_file import FirmwareImage
 
-_STACK_POINTER = 0x2002_0000
+_STACK_TOP = 0x2002_0000
 _RESET_VECTOR = APP0_ADDRESS + 0x41  # Thumb
 _BUILT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -35,6 +35,9 @@ class Image:
 def make_image(name: str, size: int) -> Image:
     """An image with a vector table, a descriptor, and content that is all its own.
 
+    Its stack pointer follows from its size: an image that is entered with the vector table of
+    another one, of another size, is noticed.
+
     Args:
         name: 1 to 15 ASCII characters.
         size: in bytes; more than the 84 of vector table and descriptor.
@@ -47,7 +50,8 @@ def make_image(name: str, size: int) -> Image:
             "build_id": bytes(32),
         }
     )
-    head = struct.pack("<II", _STACK_POINTER, _RESET_VECTOR) + descriptor
+    stack_pointer = _STACK_TOP - 8 * (size % 64)
+    head = struct.pack("<II", stack_pointer, _RESET_VECTOR) + descriptor
     content = random.Random(name).randbytes(size - len(head))  # noqa: S311 - not secret
     return Image(name, head + content)
 

@@ -9,14 +9,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from bootloader_model.boot_state import Slot
 from bootloader_model.image_check import VECTOR_TABLE_HEAD_SIZE, VectorTableHead
-from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS, FLASH_BASE
+from bootloader_model.journal import Journal
+from bootloader_model.layout import (
+    APP0_OFFSET,
+    DEFAULT_LAYOUT,
+    DEFAULT_SLOTS,
+    FACTORY_SLOT,
+    FLASH_BASE,
+)
+from bootloader_model.partition import Partitions
 from campaign.application import Application
 from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
-from campaign.flash import Contents, FlashPair
+from campaign.cells import Contents
+from campaign.flash import FlashPair
 from campaign.images import PROBE, Image
 from campaign.scenario import COMMIT_LOST, NOT_ROLLED_BACK, UPDATE_LOST, Expectation
 from platforms.clock import Clock
+from platforms.devices.damage import with_stuck_bits
 from platforms.devices.reset_cause import ResetCause
 from platforms.errors import OtasimError
 
@@ -36,6 +47,7 @@ class Kind(Enum):
     UPDATE_LOST = UPDATE_LOST
     WAY_BACK_LOST = "way-back-lost"
     WRONG_VERSION = "wrong-version"
+    NOT_RESET = "not-reset"
     CANNOT_UPDATE = "cannot-update"
 
 
@@ -52,7 +64,8 @@ EXPLANATIONS: Mapping[Kind, str] = {
         " short is trusted because it happens to read well."
     ),
     Kind.NO_WATCHDOG: (
-        "An application is started without a watchdog: one that hangs is never rolled back."
+        "An application is started, or flash changed, without a watchdog: what hangs then is never"
+        " reset."
     ),
     Kind.COMMIT_LOST: "A commit was acknowledged, and an older image runs nevertheless.",
     Kind.NOT_ROLLED_BACK: (
@@ -61,6 +74,9 @@ EXPLANATIONS: Mapping[Kind, str] = {
     Kind.UPDATE_LOST: "A complete update is dropped without having been started.",
     Kind.WAY_BACK_LOST: "The image to roll back to is in no slot any more.",
     Kind.WRONG_VERSION: "An image runs that may not run at this point of the scenario.",
+    Kind.NOT_RESET: (
+        "The application runs on where it has to ask for a reset, as after its commit timeout."
+    ),
     Kind.CANNOT_UPDATE: "The board runs and takes no update any more.",
 }
 """What each kind means, in one sentence."""
@@ -103,6 +119,9 @@ def judge(boot: BootRun, expectation: Expectation, images: Iterable[Image]) -> V
     image, problem = _what_runs(boot, images)
     if problem is None and not boot.has_watchdog:
         problem = Problem(Kind.NO_WATCHDOG, "the application is started without a watchdog")
+    if problem is None and boot.unwatched:
+        text = f"flash operations before the watchdog is started: {boot.unwatched}"
+        problem = Problem(Kind.NO_WATCHDOG, text)
     if problem is None and image is not None and expectation.after(image) is None:
         problem = _not_allowed(image, expectation, boot.contents)
     return Verdict(image, problem)
@@ -148,11 +167,34 @@ def _not_allowed(image: Image, expectation: Expectation, contents: Contents) -> 
 
 def is_in_a_slot(image: Image, contents: Contents) -> bool:
     """Whether any slot holds the whole image."""
-    for slot in DEFAULT_SLOTS:
-        partition = DEFAULT_LAYOUT.partition(slot.configuration.app_dev)
-        if contents.of(partition.flash).stored(partition.offset, len(image.data)) == image.data:
-            return True
-    return False
+    return any(is_in_slot(image, contents, slot) for slot in DEFAULT_SLOTS)
+
+
+def has_way_out(contents: Contents, images: Iterable[Image]) -> bool:
+    """Whether anything is left that a loader could start, as far as the boot state tells it.
+
+    An image has to be whole in the active slot, the one to go back to or the factory's (without a
+    boot state: in the first one), and the cells that it runs from have to take it.
+    """
+    flash = FlashPair(contents)
+    partitions = Partitions(DEFAULT_LAYOUT, nor=flash.nor, internal_flash=flash.internal)
+    winner = Journal(partitions.journal_areas).load().winner
+    known = {0} if winner is None else {winner.state.active_slot, winner.state.revert_slot}
+    slots = [DEFAULT_SLOTS[number] for number in sorted({*known, FACTORY_SLOT}) if number >= 0]
+    stuck = contents.internal.stuck_bits
+    return any(
+        is_in_slot(image, contents, slot)
+        and with_stuck_bits(image.data, APP0_OFFSET, stuck) == image.data
+        for image in images
+        for slot in slots
+    )
+
+
+def is_in_slot(image: Image, contents: Contents, slot: Slot) -> bool:
+    """Whether a slot holds the whole image."""
+    partition = DEFAULT_LAYOUT.partition(slot.configuration.app_dev)
+    stored = contents.of(partition.flash).stored(partition.offset, len(image.data))
+    return stored == image.data
 
 
 def update_problem(loader: LoaderFactory, boot: BootRun) -> Problem | None:

@@ -19,19 +19,21 @@ that count as seen already every Nth is booted nevertheless: it must go as its l
 (`explore`), or the campaign distrusts itself.
 """
 
+import hashlib
 from collections.abc import Hashable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
 from bootloader_model.boot_record import MAX_SLOTS, RECORD_SIZE, check_record, record_sequence
 from bootloader_model.journal import MAX_RECORDS, is_newer
-from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS
-from campaign.flash import Contents, Reading
+from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS, Partition
+from campaign.cells import Cells, Contents, Reading, Region
 from campaign.images import Image
 
 ROOM = 8
 """Records; more than any boot of the shipped loader appends."""
 
+_HASH_SIZE = 16
 _SEQ = slice(4, 8)
 _CRC = slice(252, 256)
 _FIRST_SLOT, _SLOT_SIZE, _ERROR_COUNT = 19, 41, 40
@@ -42,34 +44,59 @@ _APPLICATIONS = tuple(
 )
 
 
-def normal_form(contents: Contents, images: Iterable[Image]) -> Hashable:
-    """Equal for contents that count as the same.
+class NormalForms:
+    """Finds normal forms; each part of some contents is looked at once.
 
     Args:
-        contents: what the flash holds.
         images: all images that are known.
     """
-    # What marginal bits may read as decides what a boot does, not where they are.
-    known = tuple(images)
-    forms = dict.fromkeys(_as_read(contents, known, each) for each in contents.extreme_readings)
-    return tuple(forms)
 
+    def __init__(self, images: Iterable[Image]) -> None:
+        self._images = tuple(images)
+        self._size = max(len(image.data) for image in self._images)
+        self._known: dict[tuple[int, int], bytes] = {}
+        self._slots: dict[tuple[Region, str, Reading], Hashable] = {}
+        self._journals: dict[tuple[Region, Reading], Hashable] = {}
 
-def _as_read(contents: Contents, images: tuple[Image, ...], reading: Reading) -> Hashable:
-    bits = reading.bits(0)
-    size = max(len(image.data) for image in images)
-    slots = []
-    for partition in _APPLICATIONS:
-        content = contents.of(partition.flash).read(partition.offset, size, bits)
-        slots.append(tuple(image.name for image in images if content.startswith(image.data)))
-    first, second = (
-        _area(contents.of(partition.flash).read(partition.offset, partition.size, bits))
-        for partition in _AREAS
-    )
-    if second is not None and (first is None or is_newer(second.seq, first.seq)):
-        first, second = second, first
-    # The older area is erased before it is used again. What counts is what it would fall back to.
-    return tuple(slots), first and first.form, second and second.record
+    def of(self, contents: Contents) -> bytes:
+        """A hash that is equal for contents that count as the same."""
+        key = contents.key
+        known = self._known.get(key)
+        if known is None:
+            # What marginal bits may read as decides what a boot does, not where they are.
+            readings = contents.extreme_readings
+            forms = dict.fromkeys(self._as_read(contents, each) for each in readings)
+            digest = hashlib.blake2b(repr(tuple(forms)).encode(), digest_size=_HASH_SIZE)
+            known = self._known[key] = digest.digest()
+        return known
+
+    def _as_read(self, contents: Contents, reading: Reading) -> Hashable:
+        slots = tuple(self._slot(contents, partition, reading) for partition in _APPLICATIONS)
+        return slots, self._journal(contents.nor, reading)
+
+    def _slot(self, contents: Contents, partition: Partition, reading: Reading) -> Hashable:
+        """Which images are in a slot."""
+        cells = contents.of(partition.flash)
+        key = cells.regions[cells.number_at(partition.offset)], partition.name, reading
+        names = self._slots.get(key)
+        if names is None:
+            content = cells.read(partition.offset, self._size, reading.bits(0))
+            found = [image.name for image in self._images if content.startswith(image.data)]
+            names = self._slots[key] = tuple(found)
+        return names
+
+    def _journal(self, nor: Cells, reading: Reading) -> Hashable:
+        """What both areas say; they are in one region."""
+        key = nor.regions[nor.number_at(_AREAS[0].offset)], reading
+        if key not in self._journals:
+            bits = reading.bits(0)
+            first, second = (_area(nor.read(area.offset, area.size, bits)) for area in _AREAS)
+            if second is not None and (first is None or is_newer(second.seq, first.seq)):
+                first, second = second, first
+            # The older area is erased before it is used again. What counts is what it would fall
+            # back to.
+            self._journals[key] = first and first.form, second and second.record
+        return self._journals[key]
 
 
 class _Area(NamedTuple):

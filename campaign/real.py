@@ -5,21 +5,24 @@ the supply goes away in it, and the loader is run on the real drivers. Whatever 
 of the campaign, never a finding about the loader.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 
 from bootloader_model.layout import FlashName
 from bootloader_model.protocol import BootTarget
-from campaign.application import Application
 from campaign.boot import Ending, Hardware, LoaderFactory, PowerCut, carry_out
-from campaign.flash import PAGE_SIZE, Cells, Contents, Reading
-from campaign.golden import Golden, GoldenStep, perform
+from campaign.cells import PAGE_SIZE, Cells, Contents, Reading
+from campaign.damage import broken_bits
+from campaign.faults import Fault
+from campaign.golden import Golden, GoldenStep, relive
 from campaign.scenario import Boot
-from campaign.story import Cut
+from campaign.story import Cut, Damage
 from platforms import storage
 from platforms.clock import Clock
 from platforms.devices.flash_memory import FlashMemory, FlashOperation, Moment
 from platforms.devices.reset_cause import ResetCause
+from platforms.devices.torn import TornShape
 from platforms.drivers.internal_flash import InternalFlashDriver
 from platforms.drivers.nor_flash import NorFlashDriver
 from platforms.errors import OtasimError
@@ -31,6 +34,7 @@ class MismatchError(OtasimError):
 
     Attributes:
         story: identifier of the story in which it was seen.
+        what: what differs.
     """
 
     def __init__(self, story: str, what: str) -> None:
@@ -38,6 +42,11 @@ class MismatchError(OtasimError):
             f"{story}: {what}. The campaign cannot be trusted; please report it with this line"
         )
         self.story = story
+        self.what = what
+
+    def __reduce__(self) -> tuple[type["MismatchError"], tuple[str, str]]:
+        """How it comes back from another process."""
+        return MismatchError, (self.story, self.what)
 
 
 class RealFlash:
@@ -62,9 +71,17 @@ class RealFlash:
         for flash, memory in self._memories.items():
             memory.storage[:] = _image_of(contents.of(flash), len(memory.storage))
             memory.weak_bits.update(contents.of(flash).weak_bits)
+            memory.stick(contents.of(flash).stuck_bits)
             memory.weak_rng = reading.bits(seed)
         self.nor = NorFlashDriver(models.nor, self._wait)
         self.internal = InternalFlashDriver(models.internal_flash, self._wait)
+
+    def arm(self, index: int, cut: Cut, fault: Fault) -> None:
+        """Let a fault happen at an operation, counted over both memories from now on."""
+        if fault.interrupts:
+            self.cut_at(replace(cut, operation=index))
+        else:
+            self.damage_at(index, cut, fault)
 
     def cut_at(self, cut: Cut) -> None:
         """Let the power go at this operation, counted over both memories from now on."""
@@ -76,7 +93,7 @@ class RealFlash:
             is_off = True
             raise PowerCut
 
-        def intercept(memory: FlashMemory, moment: Moment) -> None:
+        def intercept(memory: FlashMemory, _operation: FlashOperation, moment: Moment) -> None:
             nonlocal begun
             if is_off:  # a loader that catches everything goes on without a board
                 raise PowerCut
@@ -91,7 +108,43 @@ class RealFlash:
                 cut_power()
 
         for memory in self._memories.values():
-            memory.interceptor = _bound(intercept, memory)
+            memory.interceptor = partial(intercept, memory)
+
+    def damage_at(self, index: int, cut: Cut, fault: Fault) -> None:
+        """Let a fault damage what it damages at this operation, counted from now on."""
+        damage = cut.damage
+        assert damage is not None  # noqa: S101 - such a fault has some
+        begun = 0
+
+        def intercept(memory: FlashMemory, operation: FlashOperation, moment: Moment) -> None:
+            nonlocal begun
+            begun += moment is Moment.BEFORE
+            if begun - 1 != index:
+                return
+            if fault is Fault.STAYS_BUSY:
+                if moment is Moment.DURING:
+                    memory.hang()
+            elif moment is Moment.BEFORE:
+                cell = memory.storage[damage.number // 8]
+                memory.stick(broken_bits(fault, damage, operation.address, cell))
+
+        for memory in self._memories.values():
+            memory.interceptor = partial(intercept, memory)
+
+    def cycle_power(self, cut: Cut) -> None:
+        """Let an operation end that never did, as the cut says."""
+        shape, progress, seed = TornShape.COMPLETE, 1.0, 0
+        if cut.tear is not None:
+            shape, progress, seed = cut.tear.shape, cut.tear.progress, cut.tear.seed
+        elif not cut.is_after:
+            shape = TornShape.NOTHING
+        for memory in self._memories.values():
+            if memory.hangs:
+                memory.power_lost(shape, seed, progress)
+
+    def flip(self, damage: Damage) -> None:
+        """Let a bit change its level."""
+        self._memories[damage.flash].flip(damage.number)
 
     def difference(self, expected: Contents) -> str | None:
         """Where these memories do not hold `expected`; None when they hold just that."""
@@ -105,16 +158,12 @@ class RealFlash:
                 )
             if memory.weak_bits != set(cells.weak_bits):
                 return f"{flash.value} has other marginal bits on the board than computed"
+            if memory.stuck_bits != cells.stuck_bits:
+                return f"{flash.value} has other stuck bits on the board than computed"
         return None
 
     def _wait(self, duration_ns: int) -> None:
         self.clock.advance_to(self.clock.now_ns + duration_ns)
-
-
-def _bound(
-    intercept: Callable[[FlashMemory, Moment], None], memory: FlashMemory
-) -> Callable[[FlashOperation, Moment], None]:
-    return lambda _operation, moment: intercept(memory, moment)
 
 
 def _image_of(cells: Cells, size: int) -> bytes:
@@ -141,37 +190,43 @@ class RealBoot:
     seed: int
 
     def run(
-        self, loader: LoaderFactory, cut: Cut | None = None
+        self,
+        loader: LoaderFactory,
+        cut: Cut | None = None,
+        fault: Fault = Fault.POWER_LOSS,
     ) -> tuple[RealFlash, Ending, BootTarget | None]:
-        """Boot: what the flash holds then, how the boot ended, and what it started."""
+        """Boot: what the flash holds then, how the boot ended, and what it started.
+
+        Args:
+            loader: makes a boot loader.
+            cut: where the power goes, or damage is done, in the boot; None = nowhere.
+            fault: what the cut is.
+        """
         flash = RealFlash(self.contents, self.reading, self.seed)
         if cut is not None:
-            flash.cut_at(cut)
+            flash.arm(cut.operation, cut, fault)
         ending, target, _ = carry_out(loader(), Hardware(flash.nor, flash.internal, self.cause))
         return flash, ending, target
 
 
 def run_scenario_cut(
-    golden: Golden, step: GoldenStep, cut: Cut, loader: LoaderFactory
+    golden: Golden, step: GoldenStep, cut: Cut, fault: Fault, loader: LoaderFactory
 ) -> RealFlash:
-    """Make a cut of the scenario for real; what the flash holds then."""
+    """Make a cut of the scenario, or another fault, for real; what the flash holds then."""
     index = cut.operation - step.first_operation
-    if isinstance(step.step.act, Boot):
+    if fault is Fault.BIT_FLIP:
+        assert cut.damage is not None  # noqa: S101 - such a fault has some
+        flash = RealFlash(step.end)
+        flash.flip(cut.damage)
+    elif isinstance(step.step.act, Boot):
         boot = RealBoot(step.start, step.step.act.cause, Reading.STORED, 0)
-        return boot.run(loader, Cut(index, cut.tear, is_after=cut.is_after))[0]
-    booted = max(s.number for s in golden.steps[: step.number] if s.boot is not None)
-    boot_step = golden.steps[booted]
-    assert boot_step.boot is not None  # noqa: S101 - just looked
-    target = boot_step.boot.target
-    assert target is not None  # noqa: S101 - a golden boot starts something
-    flash = RealFlash(boot_step.end)
-    skipped = step.first_operation - boot_step.first_operation - len(boot_step.trace)
-    flash.cut_at(Cut(skipped + index, cut.tear, is_after=cut.is_after))
-    try:
-        application = Application(flash.nor, flash.internal, flash.clock, target.vector_table)
-        application.start()
-        for lived in golden.steps[booted + 1 : step.number + 1]:
-            perform(application, lived.step.act)
-    except PowerCut:
-        return flash
+        flash = boot.run(loader, replace(cut, operation=index), fault)[0]
+    else:
+        booted = golden.booted_before(step)
+        flash = RealFlash(booted.end)
+        skipped = step.first_operation - booted.first_operation - len(booted.trace)
+        flash.arm(skipped + index, cut, fault)
+        with suppress(PowerCut) if fault.interrupts else suppress(OtasimError):
+            relive(golden, step, flash.nor, flash.internal, flash.clock)
+    flash.cycle_power(cut)
     return flash

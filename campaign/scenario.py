@@ -98,7 +98,12 @@ UPDATE_LOST = "update-lost"
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """A reset: the loader runs, and starts an application."""
+    """A reset: the loader runs, and starts an application.
+
+    Attributes:
+        cause: what resets the board. SOFTWARE is a reset that the application has asked for: it is
+            a finding when one runs that has not.
+    """
 
     cause: ResetCause = ResetCause.SOFTWARE
 
@@ -193,6 +198,23 @@ class Scenario:
             found.append(self.factory)
         found += [step.act.image for step in self.steps if isinstance(step.act, Update)]
         return tuple(dict.fromkeys(found))
+
+
+def expectations_of(scenario: Scenario) -> tuple[Expectation, ...]:
+    """Everything that is ever expected in a scenario, every object in it, always in this order."""
+    found: dict[int, Expectation] = {}
+
+    def add(expectation: Expectation | None) -> None:
+        if expectation is not None and id(expectation) not in found:
+            found[id(expectation)] = expectation
+            for _, then in expectation.runs:
+                add(then)
+            add(expectation.once_noted)
+
+    for step in scenario.steps:
+        for expectation in (step.before, step.during, step.after):
+            add(expectation)
+    return tuple(found.values())
 
 
 def steady(name: str, act: Act, image: Image, before: Image | None = None) -> Step:

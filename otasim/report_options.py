@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TypeVar
 
 import click
@@ -18,6 +19,9 @@ CommandT = TypeVar("CommandT", bound=Callable[..., object])
 
 _FILES = "otasim.report_options.files"
 """Where click's context keeps which reports were asked for: path by option."""
+_STANDARD_OUTPUT = Path("-")
+EXIT_UNWRITTEN = 4
+"""A report cannot be written, which the campaign could not know before."""
 
 _WRITERS: Mapping[str, tuple[Callable[[Report], bytes], str]] = {
     "html": (
@@ -48,21 +52,32 @@ class ReportFileError(OtasimError):
 class _ReportFile(click.ParamType[Path]):
     """A file that can be written when the campaign is over, as far as can be told before."""
 
-    name = "FILE"
+    name = "FILE|-"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> Path:
         path = Path(str(value))
+        if path == _STANDARD_OUTPUT:
+            return path
         if path.exists() and not path.is_file():
             self.fail(f"{path} is there, and no regular file", param, ctx)
         if not path.parent.is_dir():
             self.fail(f"there is no directory {path.parent} for {path.name}", param, ctx)
+        try:
+            with TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            problem = error.strerror or error
+            self.fail(f"nothing can be written in {path.parent}: {problem}", param, ctx)
         return path
 
 
 def report_options(command: CommandT) -> CommandT:
-    """Adds `--json-lines`, `--junit`, `--sarif` and `--html`, which `write_reports` obeys."""
+    """Adds `--json-lines`, `--junit`, `--sarif` and `--html`, which `write_reports` obeys.
+
+    One of them may be `-`, standard output; lines for people then go to standard error.
+    """
     for name, (_, what) in _WRITERS.items():
         command = click.option(
             f"--{name}", type=_ReportFile(), expose_value=False, callback=_remember, help=what
@@ -71,28 +86,42 @@ def report_options(command: CommandT) -> CommandT:
 
 
 def _remember(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
-    if path is not None:
-        context.meta.setdefault(_FILES, {})[parameter.opts[0].removeprefix("--")] = path
+    if path is None:
+        return
+    asked = context.meta.setdefault(_FILES, {})
+    if path in asked.values():
+        raise click.BadParameter(f"another report goes to {path}", context, parameter)
+    asked[parameter.opts[0].removeprefix("--")] = path
 
 
-def remove_old_reports() -> None:
-    """Remove what an earlier campaign wrote: a killed one must not seem to have said that."""
-    for path in _asked_for().values():
-        path.unlink(missing_ok=True)
-
-
-def _asked_for() -> Mapping[str, Path]:
+def reports() -> Mapping[str, Path]:
+    """Which reports were asked for: path by option."""
     files: Mapping[str, Path] = click.get_current_context().meta.get(_FILES, {})
     return files
 
 
-def write_reports(report: Report) -> None:
-    """Write what was asked for; ReportFileError when one cannot be, after all others."""
+def remove_old_reports() -> None:
+    """Remove what an earlier campaign wrote: a killed one must not seem to have said that."""
+    for path in reports().values():
+        if path != _STANDARD_OUTPUT:
+            path.unlink(missing_ok=True)
+
+
+def tell(line: str) -> None:
+    """A line for people: to standard output, or standard error where a report goes there."""
+    click.echo(line, err=_STANDARD_OUTPUT in reports().values())
+
+
+def write_reports(report: Report) -> list[ReportFileError]:
+    """Write what was asked for; returns what is wrong with those that cannot be written."""
     errors = []
-    for name, path in _asked_for().items():
+    for name, path in reports().items():
+        content = _WRITERS[name][0](report)
         try:
-            write_atomically(path, _WRITERS[name][0](report))
+            if path == _STANDARD_OUTPUT:
+                click.echo(content, nl=False)
+            else:
+                write_atomically(path, content)
         except OSError as error:
             errors.append(ReportFileError(path, error))
-    if errors:
-        raise errors[0]
+    return errors

@@ -13,6 +13,8 @@ from itertools import count
 NS_PER_US = 1_000
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
+NEVER_NS = 1 << 62
+"""A time that no board lives to see: 146 years of virtual time."""
 
 
 @dataclass(order=True, slots=True)

@@ -138,6 +138,20 @@ class Machine:
         self.engine.reset()
         self.engine.stop()
 
+    def brown_out(self, seed: int = 0) -> None:
+        """The supply sags for a moment: too low to write flash, high enough for RAM to hold.
+
+        A flash operation under way is garbled, the NOR flash starts anew, and the processor is
+        reset. Without power: nothing.
+        """
+        if not self._powered:
+            return
+        self.trace.record("brown-out", seed=seed)
+        self.models.nor.power_lost(TornShape.GARBLED, seed)
+        self.models.nor.power_on()
+        self.models.internal_flash.power_lost(TornShape.GARBLED, seed)
+        self.reset(ResetCause.BROWN_OUT)
+
     def reset(self, cause: ResetCause) -> None:
         """Reset the processor; it takes effect at once, whatever runs. Without power: nothing."""
         if not self._powered:

@@ -10,7 +10,7 @@ from bootloader_model.description import JournalArea, describe_journal
 from bootloader_model.journal import Winner, scan_areas
 from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS
 from bootloader_model.loader import describe_state
-from campaign.flash import Contents, Reading
+from campaign.cells import Contents, Reading
 from campaign.images import Image
 from platforms.flash import ERASED_BYTE
 
@@ -136,8 +136,9 @@ def dump_lines(
             f"   <- {marks}" if marks else ""
         )
     for flash in dict.fromkeys(part.flash for part in (*_AREAS, *_APPLICATIONS)):
-        if weak := contents.of(flash).weak_bits:
-            first, last = weak[0] // 8, weak[-1] // 8
-            yield (
-                f"{len(weak):,} marginal bits in {flash.value}, from 0x{first:06x} to 0x{last:06x}"
-            )
+        cells = contents.of(flash)
+        for kind, bits in (("marginal", cells.weak_bits), ("stuck", tuple(cells.stuck_bits))):
+            if bits:
+                first, last = min(bits) // 8, max(bits) // 8
+                number = f"{len(bits):,} {kind} bit" + "s" * (len(bits) != 1)
+                yield f"{number} in {flash.value}, from 0x{first:06x} to 0x{last:06x}"

@@ -10,10 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bootloader_model.decision import SENTENCES, Reason
-from campaign.boot import BootRun, Ending
-from campaign.flash import Reading
-from campaign.images import PROBE, Image
-from campaign.judge import EXPLANATIONS, judge
+from campaign.cells import Reading
+from campaign.expand import Life
+from campaign.judge import EXPLANATIONS
 from campaign.reports.dump import describe_contents, dump_lines
 from campaign.reports.picture import timeline_svg
 from campaign.reports.printable import printable
@@ -26,12 +25,14 @@ from campaign.reports.report import (
     Verdict,
     coverage,
     headline,
+    hopeless_lines,
     label,
     limits,
+    struck,
+    where,
 )
 from campaign.reports.timeline import golden_timeline, story_timeline
 from campaign.reports.wear_map import WearMap, wear_maps
-from campaign.scenario import Expectation
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -116,7 +117,10 @@ def html_page(report: Report) -> str:
         mark=mark,
         look=look,
         headline=headline(report),
+        hopeless=tuple(hopeless_lines(report.results)),
         limits=limits(report),
+        faults=", ".join(fault.value for fault in report.faults),
+        not_run=tuple(label(result) for result in report.not_run),
         loader=report.loader_name or "the shipped loader",
         cuts=sum(result.cuts for result in report.results),
         states=sum(result.states for result in report.results),
@@ -134,10 +138,10 @@ def html_page(report: Report) -> str:
 def _scenario(number: int, scenario: ScenarioReport, report: Report) -> _ScenarioView:
     result = scenario.result
     anchor = f"scenario-{number + 1}"
-    stretches = golden_timeline(scenario, report.seed)
-    title = f"{scenario.scenario.name}: flash operations, boots and slots over virtual time"
-    images = (*scenario.scenario.images, PROBE)
-    picture = timeline_svg(stretches, images, title, is_story=False) if stretches else None
+    life = scenario.life
+    stretches = golden_timeline(scenario)
+    title = f"{label(result)}: flash operations, boots and slots over virtual time"
+    picture = timeline_svg(stretches, life.images, title, is_story=False) if stretches else None
     return _ScenarioView(
         anchor,
         scenario,
@@ -147,73 +151,60 @@ def _scenario(number: int, scenario: ScenarioReport, report: Report) -> _Scenari
         picture,
         wear_maps((scenario,)),
         tuple(
-            _finding(n, f"{anchor}-finding-{n}", lived, scenario, report)
+            _finding(n, f"{anchor}-finding-{n}", lived, life, report)
             for n, lived in enumerate(scenario.findings, start=1)
         ),
     )
 
 
 def _finding(
-    number: int, anchor: str, lived: LivedFinding, scenario: ScenarioReport, report: Report
+    number: int, anchor: str, lived: LivedFinding, life: Life, report: Report
 ) -> _FindingView:
-    finding, images = lived.finding, (*scenario.scenario.images, PROBE)
+    finding = lived.finding
     problem = finding.problem
-    stretches = story_timeline(lived, images)
-    title = f"{problem.kind.value}: the boots after the first cut"
-    picture = timeline_svg(stretches, images, title, is_story=True) if stretches else None
-    boots = tuple(_boot(n, each, images) for n, each in enumerate(lived.boots, start=1))
-    before, after = _dumps(lived, scenario, images)
+    stretches = story_timeline(lived, life)
+    title = f"{problem.kind.value}: the boots after {finding.story.fault.value}"
+    picture = timeline_svg(stretches, life.images, title, is_story=True) if stretches else None
+    before, after = _dumps(lived, life)
     return _FindingView(
         number,
         anchor,
         problem.kind.value,
         problem.text,
         EXPLANATIONS[problem.kind],
-        lived.where,
+        where(finding),
         lived.problem,
         report.command(finding.story),
         report.debugging_commands(finding.story),
         picture,
-        boots if finding.story.cut is not None else tuple(_golden_boot(scenario)),
+        tuple(_boot(n, each, life) for n, each in enumerate(lived.boots, start=1)),
         before,
         after,
     )
 
 
-def _dumps(
-    lived: LivedFinding, scenario: ScenarioReport, images: tuple[Image, ...]
-) -> tuple[str, str]:
-    """The flash before and after all boots of a story, or around the step that fails without."""
-    before = after = None
-    reading = Reading.STORED
-    if lived.boots:
-        first = lived.boots[0]
-        before, reading, after = (
-            first.node.contents,
-            first.recovery.reading,
-            lived.boots[-1].boot.contents,
-        )
-    elif lived.finding.story.cut is None:
-        if scenario.golden.steps:
-            before = scenario.golden.steps[-1].end
-        if scenario.golden.failed_boot is not None:
-            after = scenario.golden.failed_boot.contents
-    return (
-        "" if before is None else "\n".join(dump_lines(before, images, reading)),
-        "" if after is None else "\n".join(dump_lines(after, images)),
-    )
+def _dumps(lived: LivedFinding, life: Life) -> tuple[str, str]:
+    """The flash before and after all boots of a story, or before the step that fails without."""
+    boots = lived.boots
+    if boots:
+        before = dump_lines(boots[0].before, life.images, boots[0].reading)
+        after = dump_lines(boots[-1].boot.contents, life.images)
+        return "\n".join(before), "\n".join(after)
+    if lived.finding.story.cut is None:
+        return "\n".join(dump_lines(life.golden.end, life.images, Reading.STORED)), ""
+    return "", ""
 
 
-def _boot(number: int, lived: LivedBoot, images: tuple[Image, ...]) -> _BootView:
-    node, boot, reading = lived.node, lived.boot, lived.recovery.reading
-    if boot.ending is Ending.CUT:
-        ending = f"power cut at {lived.cut_operation}: {lived.recovery.cut}"
+def _boot(number: int, lived: LivedBoot, life: Life) -> _BootView:
+    boot, reading = lived.boot, lived.reading
+    if lived.cut is not None:
+        ending = struck(life.plan.settings.cuts_by, lived.cut, lived.cut_operation)
     else:
-        ending = _ending(boot, node.expectation, images)
+        ending = _ending(lived, life)
     return _BootView(
-        f"Boot {number}: reset cause {node.cause.value}, marginal bits read as {reading.value}",
-        node.expectation.names(),
-        describe_contents(node.contents, reading),
+        f"Boot {number}: reset cause {lived.cause.value}, marginal bits read as {reading.value}",
+        lived.expectation.names(),
+        describe_contents(lived.before, reading),
         describe_contents(boot.contents),
         boot.log,
         tuple(str(decision) for decision in boot.decisions),
@@ -221,27 +212,10 @@ def _boot(number: int, lived: LivedBoot, images: tuple[Image, ...]) -> _BootView
     )
 
 
-def _golden_boot(scenario: ScenarioReport) -> Iterator[_BootView]:
-    """The boot that goes wrong without a cut, where it is one."""
-    golden = scenario.golden
-    boot = golden.failed_boot
-    if boot is None:
-        return
-    expectation = scenario.scenario.steps[len(golden.steps)].before
-    yield _BootView(
-        f"Step '{golden.failed_step}'",
-        expectation.names(),
-        describe_contents(golden.steps[-1].end) if golden.steps else "as it left the factory",
-        describe_contents(boot.contents),
-        boot.log,
-        tuple(str(decision) for decision in boot.decisions),
-        _ending(boot, expectation, scenario.scenario.images),
-    )
-
-
-def _ending(boot: BootRun, expectation: Expectation, images: tuple[Image, ...]) -> str:
+def _ending(lived: LivedBoot, life: Life) -> str:
     """How a boot that was not cut ended."""
-    image = judge(boot, expectation, images).image
+    boot = lived.boot
+    image = life.judge(lived.expectation, boot).image
     told = boot.ending.value if image is None else f"{boot.ending.value}: {image}"
     return f"{told} ({boot.problem})" if boot.problem else told
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from campaign.explore import Finding, Result
 from campaign.judge import EXPLANATIONS
-from campaign.reports.report import Report, Verdict
+from campaign.reports.report import Report, Verdict, damage_in_words
 
 
 def json_lines(report: Report) -> str:
@@ -20,22 +20,32 @@ def _objects(report: Report) -> Iterator[dict[str, object]]:
         yield result_to_json(scenario.result, report)
     if report.distrust:
         yield {"event": "distrust", "problem": report.distrust}
-    for name in report.not_run:
-        yield {"event": "not-run", "scenario": name, "proven": False}
+    for result in report.not_run:
+        yield {"event": "not-run", **_names(result), "proven": False}
+
+
+def _names(result: Result) -> dict[str, object]:
+    number, parts = result.shard
+    return {
+        "scenario": result.scenario,
+        "fault": result.fault.value,
+        "shard": number,
+        "shards": parts,
+    }
 
 
 def result_to_json(result: Result, report: Report) -> dict[str, object]:
     """A scenario's result."""
     return {
         "event": "scenario",
-        "scenario": result.scenario,
-        "fault": result.fault,
+        **_names(result),
         "proven": report.verdict_of(result) is Verdict.PROVEN,
         "interrupted": result.is_interrupted,
         "operations": result.operations,
         "cuts": result.cuts,
         "states": result.states,
         "boots": result.boots,
+        "hopeless": result.tally.hopeless,
         "checked": result.checked,
         "seconds": round(result.seconds, 3),
         "deepest": result.deepest,
@@ -44,17 +54,23 @@ def result_to_json(result: Result, report: Report) -> dict[str, object]:
         "failures": {kind.value: count for kind, count in result.failures.items()},
         "erases": [
             {"flash": flash, "address": address, "erases": count}
-            for (flash, address), count in sorted(result.erases.items())
+            for (flash, address), count in sorted(result.tally.erases.items())
         ],
     }
+
+
+def _damage(finding: Finding) -> str | None:
+    cut = finding.story.cut
+    if cut is None or cut.damage is None:
+        return None
+    return damage_in_words(finding.story.fault, cut.damage)
 
 
 def finding_to_json(finding: Finding, result: Result, report: Report) -> dict[str, object]:
     """A failure."""
     return {
         "event": "finding",
-        "scenario": finding.story.scenario,
-        "fault": result.fault,
+        **_names(result),
         "kind": finding.problem.kind.value,
         "text": finding.problem.text,
         "explanation": EXPLANATIONS[finding.problem.kind],
@@ -62,5 +78,6 @@ def finding_to_json(finding: Finding, result: Result, report: Report) -> dict[st
         "cuts": finding.story.cuts,
         "step": finding.step,
         "operation": finding.operation,
+        "damage": _damage(finding),
         "replay": report.command(finding.story),
     }

@@ -17,6 +17,8 @@ from campaign.reports.report import (
     ScenarioReport,
     Verdict,
     label,
+    part_of,
+    where,
 )
 
 _CLASS_NAME = "otasim.campaign"
@@ -27,19 +29,17 @@ def junit_xml(report: Report) -> bytes:
     document = JUnitXml("otasim campaign")
     for scenario in report.scenarios:
         document.add_testsuite(_suite(scenario, report))
-    for name in report.not_run:
-        document.add_testsuite(_bare_suite(name, Skipped("not run: the campaign ended before it")))
-    if report.distrust:
-        document.add_testsuite(_bare_suite("trust", Error(printable(report.distrust), "distrust")))
+    for result in report.not_run:
+        document.add_testsuite(_skipped_suite(printable(label(result))))
     document.update_statistics()
     xml: bytes = document.tostring()
     return xml
 
 
-def _bare_suite(name: str, outcome: Error | Skipped) -> TestSuite:
-    suite = TestSuite(printable(name))
-    case = TestCase(printable(name), _CLASS_NAME, 0)
-    case.result = [outcome]
+def _skipped_suite(name: str) -> TestSuite:
+    suite = TestSuite(name)
+    case = TestCase(name, _CLASS_NAME, 0)
+    case.result = [Skipped("not run: the campaign ended before it")]
     suite.add_testcase(case)
     return suite
 
@@ -56,7 +56,7 @@ def _suite(scenario: ScenarioReport, report: Report) -> TestSuite:
             outcome = Failure(report.sentence(result), kinds)
             outcome.text = printable("\n".join(_failure_lines(scenario, report)))
         case Verdict.UNFINISHED | Verdict.DISTRUSTED as verdict:
-            outcome = Error(report.sentence(result), verdict.value)
+            outcome = Error(printable(report.sentence(result)), verdict.value)
     if outcome is not None:
         case.result = [outcome]
     if logs := "\n".join(_log_lines(scenario)):
@@ -71,13 +71,15 @@ def _properties(scenario: ScenarioReport, report: Report) -> dict[str, str]:
     result = scenario.result
     facts = {
         "verdict": report.sentence(result),
-        "fault": result.fault,
+        "fault": result.fault.value,
+        "part": part_of(result) or "the whole",
         "loader": report.loader_name or "shipped",
         "seed": report.seed,
         "operations": result.operations,
         "cuts": result.cuts,
         "states": result.states,
         "boots": result.boots,
+        "hopeless": result.tally.hopeless,
         "checked": result.checked,
         "depth": result.deepest,
         "closed": str(result.is_closed).lower(),
@@ -91,23 +93,21 @@ def _failure_lines(scenario: ScenarioReport, report: Report) -> Iterator[str]:
         yield f"{finding.problem.kind.value}: {finding.problem.text}"
         yield f"  {EXPLANATIONS[finding.problem.kind]}"
         yield f"  story: {finding.story.identifier}"
-        yield f"  {lived.where}"
+        yield f"  {where(finding)}"
         yield f"  replay: {report.command(finding.story)}"
         if lived.problem:
             yield f"  the story could not be lived again: {lived.problem}"
-        yield from (f"  | {line}" for line in _logs(lived, scenario))
+        yield from (f"  | {line}" for line in _logs(lived))
         yield ""
 
 
 def _log_lines(scenario: ScenarioReport) -> Iterator[str]:
     for lived in scenario.findings:
         yield f"{lived.finding.story.identifier}:"
-        yield from _logs(lived, scenario)
+        yield from _logs(lived)
 
 
-def _logs(lived: LivedFinding, scenario: ScenarioReport) -> Iterator[str]:
-    """What the loader said in the boots of a story, or in the one that failed without a cut."""
+def _logs(lived: LivedFinding) -> Iterator[str]:
+    """What the loader said in the boots of a story."""
     for boot in lived.boots:
         yield from boot.boot.log.splitlines()
-    if lived.finding.story.cut is None and (failed := scenario.golden.failed_boot) is not None:
-        yield from failed.log.splitlines()

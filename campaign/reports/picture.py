@@ -53,7 +53,7 @@ def timeline_svg(
         stretches: its parts; at least one.
         images: all images, whose order says how they look.
         title: what it shows, for those who do not see it.
-        is_story: it is a story, which has endings; a golden run has cuts and findings.
+        is_story: it is a story, which has endings; a golden run has ways tried and findings.
     """
     return _Drawing(stretches, images, title, is_story=is_story).text
 
@@ -140,7 +140,7 @@ class _Drawing:
         if is_story:
             self._endings()
         else:
-            self._cuts()
+            self._ways()
             self._findings()
         for number in range(len(DEFAULT_SLOTS)):
             self._slot(number)
@@ -179,7 +179,7 @@ class _Drawing:
             if view.operation.flash is flash:
                 height = _BAR if view.operation.kind is OperationKind.ERASE else _PROGRAM
                 look = view.operation.kind.value
-                if view.cut is not None and view.cut.tear is None and not view.cut.is_after:
+                if not view.is_begun:
                     look += " not-begun"
                 self._rect(
                     look, left + 1, bottom - height, width - 2, height, _describe_operation(view)
@@ -217,11 +217,11 @@ class _Drawing:
             self._write(mark + placed.stretch.ending, placed.left + 3, self._y + _LINE - 3, look)
         self._y += _LINE + _GAP
 
-    def _cuts(self) -> None:
-        self._label("ways to cut it", _LINE)
+    def _ways(self) -> None:
+        self._label("ways tried", _LINE)
         for view, left, width in self._all_operations():
-            if view.cuts:
-                self._centred(str(view.cuts), left + width / 2, "small")
+            if view.ways:
+                self._centred(f"{view.ways:,}", left + width / 2, "small")
         self._y += _LINE
 
     def _findings(self) -> None:
@@ -309,9 +309,9 @@ def _describe_operation(view: OperationView) -> str:
     text = (
         f"operation {view.number}: {view.operation}, {duration_ns(view.operation) / NS_PER_MS:g} ms"
     )
-    if view.cuts:
-        text += f", cut in {view.cuts} ways"
-    return text if view.cut is None else f"{text}, power cut {view.cut}"
+    if view.ways:
+        text += f", {view.ways:,} ways tried"
+    return text if view.cut is None else f"{text}, here it strikes: {view.cut}"
 
 
 def _time(at_ns: int) -> str:

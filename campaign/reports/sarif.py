@@ -14,7 +14,8 @@ from campaign.reports.report import (
     Report,
     Verdict,
     label,
-    times,
+    part_of,
+    where,
 )
 
 SCHEMA = (
@@ -72,7 +73,6 @@ def _rule(kind: Kind) -> dict[str, object]:
 
 def _result(finding: Finding, result: Result, report: Report) -> dict[str, object]:
     problem, story = finding.problem, finding.story
-    where = f"cut at {finding.operation}, {times(story.cuts)} in all" if story.cut else "no cut"
     command = report.command(story)
     location: dict[str, object] = {"logicalLocations": _logical_locations(finding)}
     if (source := report.loader_source) is not None:
@@ -86,13 +86,12 @@ def _result(finding: Finding, result: Result, report: Report) -> dict[str, objec
         "kind": "fail",
         "level": "error",
         "message": {
-            "text": f"{problem.text} ({story.scenario}, step '{finding.step}', {where})."
-            f" Replay: {command}"
+            "text": f"{problem.text} ({story.scenario}, {where(finding)}). Replay: {command}"
         },
         "locations": [location],
         "partialFingerprints": {"scenarioStepKind/v1": _fingerprint(finding, result, report)},
         "properties": {
-            "fault": result.fault,
+            "fault": result.fault.value,
             "story": story.identifier,
             "cuts": story.cuts,
             "replay": command,
@@ -112,7 +111,7 @@ def _fingerprint(finding: Finding, result: Result, report: Report) -> str:
     """The same for the same failure, as long as it is in the same step: operations may move."""
     facts = [
         report.loader_name or "",
-        result.fault,
+        result.fault.value,
         finding.story.scenario,
         finding.step,
         finding.problem.kind.value,
@@ -121,10 +120,10 @@ def _fingerprint(finding: Finding, result: Result, report: Report) -> str:
 
 
 def _invocation(report: Report) -> dict[str, object]:
-    stopped = [r.scenario for r in report.results if r.is_interrupted] + list(report.not_run)
+    stopped = [*(r for r in report.results if r.is_interrupted), *report.not_run]
     problems = [report.distrust] if report.distrust else []
     if stopped:
-        problems.append(f"Interrupted, nothing is proven for: {', '.join(stopped)}")
+        problems.append(f"Interrupted, nothing is proven for: {', '.join(map(label, stopped))}")
     invocation: dict[str, object] = {
         "executionSuccessful": not problems,
         "exitCode": EXIT_CODES[report.verdict],
@@ -141,10 +140,13 @@ def _facts(result: Result, report: Report) -> dict[str, object]:
     return {
         "verdict": report.sentence(result),
         "proven": report.verdict_of(result) is Verdict.PROVEN,
+        "fault": result.fault.value,
+        "part": part_of(result) or "the whole",
         "operations": result.operations,
         "cuts": result.cuts,
         "states": result.states,
         "boots": result.boots,
+        "hopeless": result.tally.hopeless,
         "depth": result.deepest,
         "closed": result.is_closed,
     }

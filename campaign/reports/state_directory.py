@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
-from campaign.boot import LoaderFactory
-from campaign.flash import Contents, Reading
+from campaign.cells import Contents, Reading
+from campaign.expand import LASTING, Life
+from campaign.faults import Fault
 from campaign.reports.replay import state_before_last_boot
-from campaign.scenario import Scenario
 from campaign.story import Story
 from platforms import storage
 from platforms.devices import stm32f405_flash, w25q32jv
@@ -47,18 +47,18 @@ def write_state_directory(
             )
 
 
-def keep_failing_state(
-    path: Path, scenario: Scenario, loader: LoaderFactory, story: Story, seed: int
-) -> Iterator[str]:
+def keep_failing_state(path: Path, life: Life, story: Story) -> Iterator[str]:
     """Keep the flash from just before the last boot of a story, and say how to go on from there.
 
     Raises OtasimError when the story does not fit to scenario and loader, StateDirectoryError when
     the directory cannot be used.
     """
-    contents, reading = state_before_last_boot(scenario, loader, story, seed)
-    write_state_directory(path, contents, reading, seed)
+    contents, reading = state_before_last_boot(life, story)
+    write_state_directory(path, contents, reading, life.plan.settings.seed)
     name = quote(str(path))
     yield f"kept in {name}: the flash from just before the last boot"
     if contents.is_weak:
         yield f"  its marginal bits are firm now, as they were read then ({reading.value})"
+    if story.fault in (*LASTING, Fault.STAYS_BUSY):
+        yield f"  what {story.fault.value} has broken works again there: files hold bits, not cells"
     yield f"  otasim state {name}; otasim run --state {name} (with the same --loader)"

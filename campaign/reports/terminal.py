@@ -11,9 +11,12 @@ from campaign.reports.report import (
     count,
     coverage,
     headline,
+    hopeless_lines,
+    how_often,
+    label,
     limits,
-    times,
     verdict_sentence,
+    where,
 )
 
 _EXIT_MEANINGS = {
@@ -27,13 +30,13 @@ _EXIT_MEANINGS = {
 def scenario_line(result: Result) -> str:
     """A scenario's result in one line."""
     return (
-        f"{result.scenario:<18} {result.operations:>4} operations {result.cuts:>9,} cuts"
+        f"{label(result):<32} {result.operations:>4} operations {result.cuts:>9,} cuts"
         f" {result.states:>8,} states {result.boots:>8,} boots  {verdict_sentence(result)}"
     )
 
 
 def summary_lines(report: Report) -> Iterator[str]:
-    """Verdict, failures, what is left open, coverage, and what the exit code means."""
+    """Failures, verdict, what is left open, and coverage."""
     for scenario in report.scenarios:
         for lived in scenario.findings:
             yield ""
@@ -42,16 +45,22 @@ def summary_lines(report: Report) -> Iterator[str]:
     yield headline(report)
     proven = [r for r in report.results if report.verdict_of(r) is Verdict.PROVEN]
     if proven and report.verdict is not Verdict.PROVEN:
-        yield f"proven: {', '.join(f'{r.scenario} ({_how_far(r)})' for r in proven)}"
+        yield f"proven: {', '.join(f'{label(r)} ({_how_far(r)})' for r in proven)}"
+    for line in hopeless_lines(report.results):
+        yield f"hopeless: {line}"
     for limit in limits(report):
         yield f"not shown: {limit}"
     yield from _effort(report)
     yield from _decisions(report)
-    yield f"exit code {EXIT_CODES[report.verdict]}: {_EXIT_MEANINGS[report.verdict]}"
+
+
+def exit_line(report: Report) -> str:
+    """What the exit code means."""
+    return f"exit code {EXIT_CODES[report.verdict]}: {_EXIT_MEANINGS[report.verdict]}"
 
 
 def _how_far(result: Result) -> str:
-    return "any number of cuts" if result.is_closed else times(result.deepest)
+    return "any number of cuts" if result.is_closed else how_often(result.deepest, result.fault)
 
 
 def _effort(report: Report) -> Iterator[str]:
@@ -61,7 +70,7 @@ def _effort(report: Report) -> Iterator[str]:
     checked = sum(r.checked for r in results)
     rate = f"{cuts / seconds:,.0f} cuts/s, {boots / seconds:,.0f} boots/s" if seconds else "no time"
     yield f"looked at: {cuts:,} cuts, {boots:,} boots in {seconds:.1f} s ({rate})"
-    if checked:
+    if checked and not report.distrust:
         yield (
             f"trust: {count(checked, 'state')} made on the board's own models as well, equal to the"
             " byte"
@@ -83,11 +92,5 @@ def finding_lines(finding: Finding, report: Report) -> Iterator[str]:
     kind, story = finding.problem.kind, finding.story
     yield f"{kind.value}: {finding.problem.text}"
     yield f"  {EXPLANATIONS[kind]}"
-    if story.cut is None:
-        yield f"  in {story.scenario}, step '{finding.step}', with no cut at all"
-    else:
-        yield (
-            f"  in {story.scenario}, step '{finding.step}', cut at {finding.operation};"
-            f" {times(story.cuts)} in all"
-        )
+    yield f"  in {story.scenario}, {where(finding)}"
     yield f"  {report.command(story)}"

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bootloader_model.layout import FlashName
-from campaign.flash import Contents, Operation, Reading, tears
-from campaign.golden import Golden, GoldenStep, cut_points
+from campaign.cells import Contents, Operation, Reading
+from campaign.expand import LASTING, Life
+from campaign.golden import CutPoint, Golden, GoldenStep
 from campaign.images import Image
-from campaign.judge import judge
 from campaign.reports.dump import SlotContents, slots_of, winner_of
-from campaign.reports.report import LivedBoot, LivedFinding, ScenarioReport
+from campaign.reports.report import LivedBoot, LivedFinding, ScenarioReport, damage_in_words
 from campaign.scenario import Boot, Wait
 from campaign.story import Cut
 from platforms.clock import NS_PER_S
@@ -60,24 +60,32 @@ class OperationView:
         number: its number in the scenario, or in the boot.
         operation: the operation.
         slots: the slots when it began.
-        cuts: how many ways of cutting it a campaign tries; 0 = not counted.
-        findings: numbers of the findings whose story begins with a cut in it.
-        cut: how the power goes at it, in a story; None when it does not.
+        ways: in how many ways the campaign's fault is tried at it; 0 = not counted.
+        findings: numbers of the findings whose story begins at it.
+        cut: how the fault strikes or the power goes at it, in a story; None when it does not.
+        goes_on: it is carried out nevertheless, on damaged cells.
     """
 
     number: int
     operation: Operation
     slots: tuple[SlotView, ...]
-    cuts: int = 0
+    ways: int = 0
     findings: tuple[int, ...] = ()
     cut: Cut | None = None
+    goes_on: bool = False
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything of it happens."""
+        cut = self.cut
+        return cut is None or self.goes_on or cut.is_after or cut.tear is not None
 
     @property
     def progress(self) -> float:
         """How far it comes, 0.0 to 1.0."""
-        if self.cut is None or self.cut.is_after:
-            return 1.0
-        return 0.0 if self.cut.tear is None else self.cut.tear.progress
+        if not self.is_begun:
+            return 0.0
+        return 1.0 if self.cut is None or self.cut.tear is None else self.cut.tear.progress
 
     @property
     def time_ns(self) -> int:
@@ -128,29 +136,24 @@ def _slot_views(
     )
 
 
-def golden_timeline(report: ScenarioReport, seed: int) -> tuple[Stretch, ...]:
-    """A scenario without a cut, with the cuts that were tried and where the findings are.
-
-    Args:
-        report: the scenario.
-        seed: the campaign's, which says which tears there are.
-    """
-    images = report.scenario.images
-    cuts = Counter(point.cut.operation for point in cut_points(report.golden, tears(seed)))
+def golden_timeline(report: ScenarioReport) -> tuple[Stretch, ...]:
+    """A scenario without a cut, with the ways that were tried and where the findings are."""
+    life = report.life
+    ways = life.number_of_points()
     findings: dict[int, tuple[int, ...]] = {}
     for number, lived in enumerate(report.findings, start=1):
         if (cut := lived.finding.story.cut) is not None:
             findings[cut.operation] = (*findings.get(cut.operation, ()), number)
-    stretches = [_golden_stretch(step, images, cuts, findings) for step in report.golden.steps]
-    if (problem := report.golden.problem) is not None:
-        stretches.append(_failed_stretch(report.golden, problem.kind.value))
+    stretches = [_golden_stretch(step, life.images, ways, findings) for step in life.golden.steps]
+    if (problem := life.golden.problem) is not None:
+        stretches.append(_failed_stretch(life.golden, life.images, problem.kind.value))
     return tuple(stretches)
 
 
 def _golden_stretch(
     step: GoldenStep,
     images: tuple[Image, ...],
-    cuts: Counter[int],
+    ways: Counter[int],
     findings: dict[int, tuple[int, ...]],
 ) -> Stretch:
     act, numbers = (
@@ -166,7 +169,7 @@ def _golden_stretch(
                 number,
                 traced.operation,
                 _slot_views(traced.contents, images),
-                cuts[number],
+                ways[number],
                 findings.get(number, ()),
             )
             for number, traced in zip(numbers, step.trace, strict=True)
@@ -176,12 +179,12 @@ def _golden_stretch(
     )
 
 
-def _failed_stretch(golden: Golden, kind: str) -> Stretch:
+def _failed_stretch(golden: Golden, images: tuple[Image, ...], kind: str) -> Stretch:
     """The step in which a scenario goes wrong without a cut."""
-    boot, images = golden.failed_boot, golden.scenario.images
-    end = golden.steps[-1].end if golden.steps else Contents.erased()
+    boot = golden.failed_boot
     if boot is None:
-        return Stretch(golden.failed_step, "", (), (), 0, _slot_views(end, images), kind, True)
+        slots = _slot_views(golden.end, images)
+        return Stretch(golden.failed_step, "", (), (), 0, slots, kind, True)
     act = golden.scenario.steps[len(golden.steps)].act
     views = (
         OperationView(golden.operations + number, t.operation, _slot_views(t.contents, images))
@@ -199,51 +202,58 @@ def _failed_stretch(golden: Golden, kind: str) -> Stretch:
     )
 
 
-def story_timeline(lived: LivedFinding, images: tuple[Image, ...]) -> tuple[Stretch, ...]:
-    """A story: the step in which the power goes, and each boot from then on.
+def story_timeline(lived: LivedFinding, life: Life) -> tuple[Stretch, ...]:
+    """A story: the step in which the fault strikes, and each boot from then on.
 
     Args:
         lived: the story; of one without a cut there is nothing to draw.
-        images: all images that there are.
+        life: its scenario.
     """
-    return tuple(_story_stretches(lived, images))
+    return tuple(_story_stretches(lived, life))
 
 
-def _story_stretches(lived: LivedFinding, images: tuple[Image, ...]) -> Iterator[Stretch]:
-    if not lived.boots:
+def _story_stretches(lived: LivedFinding, life: Life) -> Iterator[Stretch]:
+    if lived.story is None or lived.story.start is None:
         return
-    first = lived.boots[0].node
-    point = first.point
-    assert point is not None  # noqa: S101 - every story begins with one
+    boots = lived.story.boots
+    failure = lived.finding.problem.kind.value
+    yield _start_stretch(lived.story.start, life, None if boots else failure)
+    for number, each in enumerate(boots, start=1):
+        yield _boot_stretch(number, each, life, failure if number == len(boots) else None)
+
+
+def _start_stretch(point: CutPoint, life: Life, failure: str | None) -> Stretch:
+    """The step in which a story begins: up to the fault, or to its end if it is known."""
     step, index = point.golden, point.cut.operation - point.golden.first_operation
+    act, boot, fault = step.step.act, point.boot or step.boot, life.plan.settings.fault
     begun = step.trace[: index + 1]
-    act = step.step.act
-    yield Stretch(
+    if point.boot is not None:  # what hangs is not in its trace
+        begun = (*point.boot.trace, *begun[len(point.boot.trace) :])
+    damage = point.cut.damage
+    struck = f"cut {point.cut}" if damage is None else damage_in_words(fault, damage)
+    return Stretch(
         step.step.name,
         act.cause.value if isinstance(act, Boot) else "",
-        () if step.boot is None else tuple(decision.reason for decision in step.boot.decisions),
+        () if boot is None else tuple(decision.reason for decision in boot.decisions),
         tuple(
             OperationView(
                 step.first_operation + number,
                 traced.operation,
-                _slot_views(traced.contents, images),
+                _slot_views(traced.contents, life.images),
                 cut=point.cut if number == index else None,
+                goes_on=fault in LASTING,
             )
             for number, traced in enumerate(begun)
         ),
         0,
-        _slot_views(first.contents, images),
-        f"cut {point.cut}",
+        _slot_views(point.contents, life.images),
+        failure or struck,
+        failure is not None,
     )
-    for number, each in enumerate(lived.boots, start=1):
-        is_last = number == len(lived.boots)
-        yield _boot_stretch(number, each, images, lived if is_last else None)
 
 
-def _boot_stretch(
-    number: int, lived: LivedBoot, images: tuple[Image, ...], failure: LivedFinding | None
-) -> Stretch:
-    boot, cut, reading = lived.boot, lived.recovery.cut, lived.recovery.reading
+def _boot_stretch(number: int, lived: LivedBoot, life: Life, failure: str | None) -> Stretch:
+    boot, cut = lived.boot, lived.cut
     begun = [(traced.operation, traced.contents) for traced in boot.trace]
     if cut is not None and lived.cut_operation is not None and not cut.is_after:
         # The torn operation is not in the trace, and what it leaves is not what it began with.
@@ -252,25 +262,25 @@ def _boot_stretch(
         OperationView(
             each,
             operation,
-            _slot_views(contents, images, reading),
+            _slot_views(contents, life.images, lived.reading),
             cut=cut if cut is not None and each == cut.operation else None,
         )
         for each, (operation, contents) in enumerate(begun)
     ]
     if failure is not None:
-        ending = failure.finding.problem.kind.value
+        ending = failure
     elif cut is not None:
         ending = f"cut {cut}"
     else:
-        image = judge(boot, lived.node.expectation, images).image
+        image = life.judge(lived.expectation, boot).image
         ending = boot.ending.value if image is None else f"starts {image}"
     return Stretch(
         f"boot {number}",
-        lived.node.cause.value,
+        lived.cause.value,
         tuple(decision.reason for decision in boot.decisions),
         tuple(views),
         0,
-        _slot_views(boot.contents, images, reading),
+        _slot_views(boot.contents, life.images, lived.reading),
         ending,
         failure is not None,
     )

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bootloader_model.layout import DEFAULT_LAYOUT, FlashName
+from campaign.cells import GEOMETRIES
+from campaign.flash import erased_sectors
 from campaign.reports.report import ScenarioReport
-from campaign.wear import GEOMETRIES, erased_sectors
 from platforms.flash import Sector
 
 HEATS = 5
@@ -69,9 +70,9 @@ def wear_maps(scenarios: Iterable[ScenarioReport]) -> tuple[WearMap, ...]:
     golden: Erases = Counter()
     campaign: Erases = Counter()
     for scenario in scenarios:
-        campaign.update(scenario.result.erases)
-        for step in scenario.golden.steps:
-            golden.update(erased_sectors(traced.operation for traced in step.trace))
+        campaign.update(scenario.result.tally.erases)
+        for step in scenario.life.golden.steps:
+            golden.update(erased_sectors(step.trace))
     return tuple(_map(flash, golden, campaign) for flash in FlashName)
 
 

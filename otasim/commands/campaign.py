@@ -1,7 +1,7 @@
 """`otasim campaign`: proves that no power cut bricks a boot loader, or shows the one that does."""
 
-import importlib
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -17,21 +17,39 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bootloader_model.custom_loader import LoaderNameError, load_loader
-from bootloader_model.loader import MosLoader
-from bootloader_model.protocol import Loader
+from bootloader_model.custom_loader import LoaderNameError
 from campaign.boot import LoaderFactory
-from campaign.explore import Explorer, LikenessError, Result, Settings
+from campaign.expand import Life, Plan, Settings
+from campaign.explore import Explorer, LikenessError, Result
+from campaign.faults import Fault
 from campaign.real import MismatchError
 from campaign.reports.replay import replay_lines
 from campaign.reports.report import EXIT_CODES, make_report
 from campaign.reports.state_directory import keep_failing_state
-from campaign.reports.terminal import scenario_line, summary_lines
+from campaign.reports.terminal import exit_line, scenario_line, summary_lines
 from campaign.scenario import SCENARIOS, Scenario
 from campaign.story import Story, StoryIdError
-from otasim.report_options import remove_old_reports, report_options, write_reports
+from campaign.work import UnsendableError, Workers
+from otasim.campaigns import (
+    CampaignNameError,
+    Labour,
+    find_loader,
+    find_scenario,
+    labour,
+    saved_work,
+)
+from otasim.interrupts import HeldInterrupt
+from otasim.report_options import (
+    EXIT_UNWRITTEN,
+    remove_old_reports,
+    report_options,
+    reports,
+    tell,
+    write_reports,
+)
 
 CLOSURE = "closure"
+ALL = "all"
 
 
 class _Depth(click.ParamType[int | None]):
@@ -53,6 +71,20 @@ class _Depth(click.ParamType[int | None]):
         return depth
 
 
+class _Shard(click.ParamType[tuple[int, int]]):
+    """K/N: the K-th of N parts."""
+
+    name = "K/N"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        number, _, shards = str(value).partition("/")
+        if not (number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
+            self.fail(f"expected K/N with K from 1 to N, such as 1/4, got {value!r}", param, ctx)
+        return int(number), int(shards)
+
+
 @click.command()
 @click.argument("names", nargs=-1, metavar="[SCENARIO]...")
 @click.option("--loader", "loader_name", metavar="MODULE:CLASS", help="Your own boot loader.")
@@ -60,24 +92,44 @@ class _Depth(click.ParamType[int | None]):
     "--depth", type=_Depth(), default="1", show_default=True, metavar="N|closure",
     help="How often the power may go in one story; closure: until no new state appears.",
 )  # fmt: skip
+@click.option(
+    "--fault", "fault_names", multiple=True, default=(Fault.POWER_LOSS.value,), show_default=True,
+    type=click.Choice([*(fault.value for fault in Fault), ALL]),
+    help="What goes wrong; may be given more than once.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Chooses among the outcomes of torn operations.")  # fmt: skip
 @click.option(
     "--check-every", type=click.IntRange(min=0), default=1000, show_default=True, metavar="N",
     help="Make every Nth state on the board's flash models as well, and compare; 0: none.",
 )  # fmt: skip
+@click.option(
+    "--jobs", "-j", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+    help="Work in N processes.",
+)  # fmt: skip
+@click.option("--shard", type=_Shard(), default="1/1", metavar="K/N",
+              help="Only the K-th of N parts of the first cuts, for N machines.")  # fmt: skip
+@click.option("--executor", "executor_name", metavar="MODULE:FUNCTION",
+              help="Who works: a function that makes a concurrent.futures executor.")  # fmt: skip
+@click.option("--resume", "is_resumed", is_flag=True,
+              help="Go on where the same campaign was broken off.")  # fmt: skip
 @report_options
 @click.option("--replay", metavar="ID", help="Tell one story again, as a campaign printed it.")
 @click.option("--state", "state_directory", type=click.Path(path_type=Path, file_okay=False),
               metavar="DIR", help="With --replay: keep the flash from before the last boot here, "
               "for `otasim run --state DIR`.")  # fmt: skip
-@click.option("--list", "is_list", is_flag=True, help="List the scenarios.")
-def campaign(
+@click.option("--list", "is_list", is_flag=True, help="List the scenarios and the faults.")
+def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
     names: tuple[str, ...],
     loader_name: str | None,
     depth: int | None,
+    fault_names: tuple[str, ...],
     seed: int,
     check_every: int,
+    jobs: int,
+    shard: tuple[int, int],
+    executor_name: str | None,
+    is_resumed: bool,
     replay: str | None,
     state_directory: Path | None,
     is_list: bool,
@@ -87,77 +139,64 @@ def campaign(
     Without names: all scenarios. A scenario of your own is module:NAME.
 
     Exit codes: 0 proven, 1 counter-example found, 2 wrong use, 3 the campaign's own checks fail:
-    trust nothing it says, 130 interrupted.
+    trust nothing it says, 4 a report cannot be written, 130 interrupted.
     """
     if is_list:
         for scenario in SCENARIOS:
             click.echo(f"{scenario.name:<18} {scenario.title}")
+        click.echo("\nfaults:")
+        for fault in Fault:
+            click.echo(f"{fault.value:<18} {fault.title}")
         return
-    if state_directory is not None and replay is None:
+    if replay is None and state_directory is not None:
         raise click.UsageError("--state keeps the state of one story: say which with --replay")
-    loader = _loader_factory(loader_name)
-    if replay is not None:
-        _replay(replay, loader, seed, state_directory)
-        return
-    scenarios = [_find_scenario(name) for name in names] or list(SCENARIOS)
-    remove_old_reports()
+    if replay is not None and reports():
+        raise click.UsageError(f"--{next(iter(reports()))} is for campaigns, --replay is none")
+    faults = list(Fault) if ALL in fault_names else [Fault(name) for name in fault_names]
     results: list[Result] = []
-    distrust = ""
     try:
-        _run(scenarios, loader, Settings(depth, seed, check_every), results)
+        loader = find_loader(loader_name)
+        if replay is not None:
+            _replay(replay, loader, seed, state_directory)
+            return
+        plans = [
+            Plan(scenario, loader, Settings(depth, seed, check_every, fault))
+            for scenario in _scenarios(names)
+            for fault in faults
+        ]
+        remove_old_reports()
+        with labour(jobs, executor_name) as workers:
+            _run(plans, loader_name, workers, shard, results, is_resumed=is_resumed)
+    except (LoaderNameError, CampaignNameError, UnsendableError) as error:
+        raise click.UsageError(str(error)) from error
     except (MismatchError, LikenessError) as error:
-        distrust = str(error)
         click.echo(f"error: {error}", err=True)
-    report = make_report(
-        list(zip(scenarios, results, strict=False)),
-        loader,
-        loader_name=loader_name,
-        seed=seed,
-        not_run=[scenario.name for scenario in scenarios[len(results) :]],
-        distrust=distrust,
-    )
+    report = make_report(plans, results, loader_name=loader_name)
     for line in summary_lines(report):
-        click.echo(line)
-    write_reports(report)
+        tell(line)
+    errors = write_reports(report)
+    for unwritten in errors:
+        click.echo(f"error: {unwritten}", err=True)
+    if errors:
+        raise SystemExit(EXIT_UNWRITTEN)
+    tell(exit_line(report))
     raise SystemExit(EXIT_CODES[report.verdict])
 
 
-def _loader_factory(name: str | None) -> LoaderFactory:
-    if name is None:
-        return MosLoader
-
-    def make() -> Loader:
-        return load_loader(name, directory=Path.cwd())
-
-    try:
-        make()
-    except LoaderNameError as error:
-        raise click.UsageError(str(error)) from error
-    return make
-
-
-def _find_scenario(name: str) -> Scenario:
-    for scenario in SCENARIOS:
-        if scenario.name == name:
-            return scenario
-    module_name, _, attribute = name.partition(":")
-    if not attribute:
-        known = ", ".join(scenario.name for scenario in SCENARIOS)
-        raise click.UsageError(f"no scenario {name!r}: expected module:NAME or one of {known}")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: object = getattr(importlib.import_module(module_name), attribute, None)
-    except ImportError as error:
-        raise click.UsageError(f"scenario {name!r}: {error}") from error
-    if not isinstance(found, Scenario):
-        raise click.UsageError(f"{name!r} is no campaign.scenario.Scenario")
-    return found
+def _scenarios(names: tuple[str, ...]) -> list[Scenario]:
+    return [find_scenario(name) for name in names] or list(SCENARIOS)
 
 
 def _run(
-    scenarios: list[Scenario], loader: LoaderFactory, settings: Settings, results: list[Result]
+    plans: list[Plan],
+    loader_name: str | None,
+    workers: Labour,
+    shard: tuple[int, int],
+    results: list[Result],
+    *,
+    is_resumed: bool,
 ) -> None:
+    """Carry out the plans; each result is in `results` from its beginning on."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -169,18 +208,36 @@ def _run(
         transient=True,
         disable=not sys.stderr.isatty(),
     )
-    with progress:
-        for scenario in scenarios:
-            task_id = progress.add_task(scenario.name, rate="", total=None)
-            show = partial(_show, progress, task_id)
-            results.append(Explorer(scenario, loader, settings, show).run())
+    with ExitStack() as cleanup:
+        cleanup.enter_context(progress)
+        interrupt = cleanup.enter_context(HeldInterrupt())
+        for plan in plans:
+            saved = saved_work(plan, loader_name, shard, is_resumed=is_resumed)
+            task_id = progress.add_task(plan.scenario.name, rate="", total=None)
+            show = partial(_show, progress, task_id, interrupt)
+            with saved:
+                team = Workers(
+                    plan,
+                    workers.executor,
+                    workers=workers.workers,
+                    is_in_order=workers.is_in_order,
+                    saved=saved,
+                )
+                explorer = Explorer(plan, team, shard=shard, on_progress=show)
+                results.append(explorer.result)
+                result = explorer.run()
             progress.remove_task(task_id)
-            click.echo(scenario_line(results[-1]))
-            if results[-1].is_interrupted:
+            tell(scenario_line(result))
+            if result.is_interrupted:
+                click.echo("broken off: the same command with --resume goes on from here", err=True)
                 break
+            saved.remove()
 
 
-def _show(progress: Progress, task_id: TaskID, result: Result, waiting: int) -> None:
+def _show(
+    progress: Progress, task_id: TaskID, interrupt: HeldInterrupt, result: Result, waiting: int
+) -> None:
+    interrupt.check()
     speed = next(task.speed for task in progress.tasks if task.id == task_id)
     # What waits is all that is left of this depth; deeper states may still appear.
     progress.update(
@@ -198,9 +255,10 @@ def _replay(
         story = Story.parse(identifier)
     except StoryIdError as error:
         raise click.UsageError(str(error)) from error
-    scenario = _find_scenario(story.scenario)
-    for line in replay_lines(scenario, loader, story, seed):
+    settings = Settings(seed=seed, fault=story.fault)
+    life = Life(Plan(find_scenario(story.scenario), loader, settings))
+    for line in replay_lines(life, story):
         click.echo(line)
     if state_directory is not None:
-        for line in keep_failing_state(state_directory, scenario, loader, story, seed):
+        for line in keep_failing_state(state_directory, life, story):
             click.echo(line)

@@ -4,17 +4,23 @@ The chip models (the SPI NOR flash, the STM32's internal flash) decide whether a
 start; here it happens. An operation takes effect in the cells at once and stays revocable until its
 time is over: the chip models answer "busy" for so long, and a power cut in that time replaces the
 effect by what `platforms.devices.torn` says. Completion needs no event, only a look at the clock.
+
+What breaks in the field can be made to happen here, on any board: a bit flips at rest (`flip`),
+bits stick (`stick`, with `platforms.devices.damage` for a worn-out sector), an operation never ends
+(`hang`). Such damage lives as long as this object; only what it did to the cells is in a mapped
+file.
 """
 
 import enum
 import mmap
 import random
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from platforms.clock import Clock, ClockEvent
+from platforms.clock import NEVER_NS, Clock, ClockEvent
+from platforms.devices.damage import with_stuck_bits
 from platforms.devices.torn import TornShape, torn_series
 from platforms.errors import InvalidArgumentError
 from platforms.flash import ERASED_BYTE, FlashError, FlashGeometry
@@ -116,6 +122,7 @@ class FlashMemory:
         wear: how often each of `geometry.sectors` has been erased. Like the cells it may be in a
             mapped file.
         weak_bits: array bits (byte address * 8 + bit number) that read differently each time.
+        stuck_bits: array bits that keep a level, 0 or 1, whatever is done; made by `stick`.
         on_operation: called with each operation when it begins.
         on_change: called with (address, length) whenever bytes of the array have changed, so that
             whoever keeps a copy can refresh it.
@@ -146,6 +153,7 @@ class FlashMemory:
         counts = bytearray(WEAR_COUNT_SIZE * len(geometry.sectors)) if wear is None else wear
         self.wear = memoryview(counts).cast("I")
         self.weak_bits: set[int] = set()
+        self.stuck_bits: dict[int, int] = {}
         self.weak_rng: BitSource = _generator(0)
         self.on_operation: list[OperationListener] = []
         self.on_change: list[ChangeListener] = []
@@ -153,23 +161,32 @@ class FlashMemory:
         self._clock = clock
         self._next_number = 0
         self._busy_until_ns = 0
+        self._hangs = False
         self._in_progress: _InProgress | None = None
         self._sector_starts = [sector.address for sector in geometry.sectors]
 
     @property
     def busy(self) -> bool:
         """Whether an operation is under way at this virtual time."""
-        return self._clock.now_ns < self._busy_until_ns
+        return self._clock.now_ns < self.busy_until_ns
 
     @property
     def busy_until_ns(self) -> int:
-        """When the last operation ends or ended; 0 when there has been none since power-on."""
-        return self._busy_until_ns
+        """When the last operation ends or ended; 0 when there has been none since power-on.
+
+        NEVER_NS while the memory hangs.
+        """
+        return NEVER_NS if self._hangs else self._busy_until_ns
 
     @property
     def remaining_ns(self) -> int:
         """How long the operation under way still takes; 0 when idle."""
-        return max(0, self._busy_until_ns - self._clock.now_ns)
+        return max(0, self.busy_until_ns - self._clock.now_ns)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it stays busy until `power_lost`."""
+        return self._hangs
 
     def read(self, address: int, length: int) -> bytes:
         """`length` bytes from `address`; FlashError when that is outside the device.
@@ -196,15 +213,12 @@ class FlashMemory:
         """
         length = len(data)
         self._check_bounds(address, length)
-        before = bytes(self.storage[address : address + length])
-        after = int.from_bytes(before, "little") & int.from_bytes(data, "little")
         operation = self._announce(
             OperationKind.PROGRAM, address, length, data, duration_ns, access_size
         )
-        weak_before = self._firm_up(address, data)
-        return self._carry_out(
-            operation, self.storage, before, after.to_bytes(length, "little"), weak_before
-        )
+        before = self.storage[address : address + length]
+        after = int.from_bytes(before, "little") & int.from_bytes(data, "little")
+        return self._change(operation, data, after.to_bytes(length, "little"))
 
     def begin_erase(self, address: int, length: int, duration_ns: int) -> FlashOperation:
         """Set every bit of whole sectors.
@@ -212,13 +226,10 @@ class FlashMemory:
         Raises FlashError when an operation is under way or the range is not made of sectors.
         """
         first, behind = self._sectors(address, length)
-        before = bytes(self.storage[address : address + length])
         operation = self._announce(OperationKind.ERASE, address, length, b"", duration_ns)
         for index in range(first, behind):
             self.wear[index] += 1
-        weak_before = self._firm_up(address, bytes(length))
-        erased = bytes([ERASED_BYTE]) * length
-        return self._carry_out(operation, self.storage, before, erased, weak_before)
+        return self._change(operation, bytes(length), bytes([ERASED_BYTE]) * length)
 
     def begin_write_status(self, index: int, data: bytes, duration_ns: int) -> FlashOperation:
         """Replace non-volatile register bytes from byte number `index` on; bits go both ways.
@@ -231,9 +242,53 @@ class FlashMemory:
                 index,
                 len(data),
             )
-        before = bytes(self.status_cells[index : index + len(data)])
         operation = self._announce(OperationKind.WRITE_STATUS, index, len(data), data, duration_ns)
+        before = bytes(self.status_cells[index : index + len(data)])
         return self._carry_out(operation, self.status_cells, before, data)
+
+    def flip(self, bit: int) -> None:
+        """A cell at rest changes its level: charge leaked, or reads of its neighbours disturbed it.
+
+        Both directions happen; a stuck bit stays. Raises FlashError outside the device.
+
+        Args:
+            bit: byte address * 8 + bit number.
+        """
+        address = bit // 8
+        self._check_bounds(address, 1)
+        flipped = bytes([self.storage[address] ^ 1 << bit % 8])
+        self._store(address, with_stuck_bits(flipped, address, self.stuck_bits))
+
+    def stick(self, bits: Mapping[int, int]) -> None:
+        """Cells break: from now on each holds this level, whatever is programmed or erased.
+
+        Where a sector wears out in an erase, call this from `interceptor` before that erase.
+
+        Args:
+            bits: byte address * 8 + bit number, to level. 0: an erase does not set it; 1: a program
+                does not clear it.
+
+        Raises FlashError outside the device and InvalidArgumentError for another level.
+        """
+        for bit, level in bits.items():
+            self._check_bounds(bit // 8, 1)
+            if level not in (0, 1):
+                raise InvalidArgumentError(f"a bit sticks at 0 or 1, not at {level}")
+        self.stuck_bits.update(bits)
+        self.weak_bits -= bits.keys()
+        for address in sorted({bit // 8 for bit in bits}):
+            cell = bytes([self.storage[address]])
+            self._store(address, with_stuck_bits(cell, address, bits))
+
+    def hang(self) -> None:
+        """Stay busy until `power_lost`: the operation under way, or none at all, never ends.
+
+        A dip of the supply or an electrostatic discharge can throw the chip's own controller off
+        its track; and an erase need not come to an end on worn cells. No instruction helps then.
+        """
+        if not self.busy:
+            self._in_progress = None  # it has ended, and cannot be torn any more
+        self._hangs = True
 
     def power_lost(self, shape: TornShape, seed: int, progress: float | None = None) -> None:
         """End the operation in progress without completing it; nothing happens when idle.
@@ -247,6 +302,7 @@ class FlashMemory:
         in_progress, self._in_progress = self._in_progress, None
         was_busy = self.busy
         self._busy_until_ns = 0
+        self._hangs = False
         if in_progress is None:
             return
         if in_progress.completion is not None:
@@ -263,13 +319,16 @@ class FlashMemory:
         outcome = torn_series(
             in_progress.before, after, operation.access_size, shape, rng, progress
         )
-        cells[where] = outcome.content
-        if cells is self.storage:
-            if shape is not TornShape.COMPLETE:
-                self.weak_bits |= in_progress.weak_before
-            self.weak_bits |= {8 * operation.address + bit for bit in outcome.weak_bits}
-            self.weak_rng = rng
-            self._notify_change(operation)
+        if cells is not self.storage:
+            cells[where] = outcome.content
+            return
+        if shape is not TornShape.COMPLETE:
+            self.weak_bits |= in_progress.weak_before
+        self.weak_bits |= {8 * operation.address + bit for bit in outcome.weak_bits}
+        self.weak_bits -= self.stuck_bits.keys()
+        self.weak_rng = rng
+        content = with_stuck_bits(outcome.content, operation.address, self.stuck_bits)
+        self._store(operation.address, content)
 
     def _announce(
         self,
@@ -282,11 +341,12 @@ class FlashMemory:
     ) -> FlashOperation:
         """Give the operation its number and let the interceptor forbid it."""
         if self.busy:
-            raise self._error(
-                f"an operation is under way until {self._busy_until_ns} ns; wait for it",
-                address,
-                length,
+            end = (
+                "and never ends; cycle the supply"
+                if self._hangs
+                else f"until {self._busy_until_ns} ns; wait for it"
             )
+            raise self._error(f"an operation is under way {end}", address, length)
         operation = FlashOperation(
             number=self._next_number,
             device=self.name,
@@ -303,6 +363,14 @@ class FlashMemory:
             self.interceptor(operation, Moment.BEFORE)
         return operation
 
+    def _change(self, operation: FlashOperation, driven: bytes, after: bytes) -> FlashOperation:
+        """Let an operation on the array begin; `driven` has a 0 for each bit that it drives."""
+        address = operation.address
+        before = bytes(self.storage[address : address + operation.length])
+        weak_before = self._firm_up(address, driven)
+        after = with_stuck_bits(after, address, self.stuck_bits)
+        return self._carry_out(operation, self.storage, before, after, weak_before)
+
     def _carry_out(
         self,
         operation: FlashOperation,
@@ -314,25 +382,31 @@ class FlashMemory:
         cells[operation.address : operation.address + operation.length] = after
         completion = None
         if self.interceptor is not None:
-            completion = self._clock.call_at(
-                operation.end_ns, lambda: self._intercept(operation, Moment.AFTER)
-            )
+            completion = self._clock.call_at(operation.end_ns, lambda: self._complete(operation))
         self._in_progress = _InProgress(operation, cells, before, weak_before, completion)
         self._busy_until_ns = operation.end_ns
         for listener in self.on_operation:
             listener(operation)
         if cells is self.storage:
-            self._notify_change(operation)
+            self._notify_change(operation.address, operation.length)
         self._intercept(operation, Moment.DURING)
         return operation
+
+    def _complete(self, operation: FlashOperation) -> None:
+        if not self._hangs:
+            self._intercept(operation, Moment.AFTER)
 
     def _intercept(self, operation: FlashOperation, moment: Moment) -> None:
         if self.interceptor is not None:
             self.interceptor(operation, moment)
 
-    def _notify_change(self, operation: FlashOperation) -> None:
+    def _store(self, address: int, content: bytes) -> None:
+        self.storage[address : address + len(content)] = content
+        self._notify_change(address, len(content))
+
+    def _notify_change(self, address: int, length: int) -> None:
         for listener in self.on_change:
-            listener(operation.address, operation.length)
+            listener(address, length)
 
     def _with_weak_bits(self, address: int, content: bytes) -> bytes:
         drawn = bytearray(content)

@@ -4,7 +4,9 @@ Left out: the flash interrupt itself (EOP and OPERR appear in SR as the manual s
 interrupt line is driven), the OTP area, and the effect of a changed read protection level (RDP is
 stored only). While an operation is under way real silicon stalls every access to the flash, a
 processor that runs from it included: engines look at `memory.busy_until_ns` and stall the
-processor. A write to CR or into the flash while busy is stalled here, through `stall`.
+processor. A write to CR or into the flash while busy is stalled here, through `stall`. While the
+memory hangs such a write never ends and so has no effect, and the processor stands still until a
+reset, which ends the operation: the interface is part of what a system reset resets.
 """
 
 import enum
@@ -224,8 +226,7 @@ class InternalFlash:
         return (self._control >> CR_PSIZE_SHIFT) & CR_PSIZE_MASK
 
     def _write_control(self, value: int) -> None:
-        self._wait_while_busy()
-        if self._keys.locked:
+        if not self._wait_while_busy() or self._keys.locked:
             return
         self._control = value & _CR_STORED
         if value & CR_STRT:
@@ -235,8 +236,7 @@ class InternalFlash:
 
     def _write_options(self, value: int) -> None:
         """RM0090 3.9, "FLASH_OPTCR": the fields, and OPTSTRT to make them last."""
-        self._wait_while_busy()
-        if self._option_keys.locked:
+        if not self._wait_while_busy() or self._option_keys.locked:
             return
         self._options = value & _OPTCR_STORED
         if value & OPTCR_OPTSTRT:
@@ -273,7 +273,8 @@ class InternalFlash:
         self.memory.begin_erase(start, end - start, duration_ns)
 
     def _program(self, address: int, data: bytes, accesses: int) -> None:
-        self._wait_while_busy()
+        if not self._wait_while_busy():
+            return
         if error := self._programming_error(address, data, accesses):
             self._raise_error(error)
         elif data:
@@ -309,11 +310,14 @@ class InternalFlash:
         if self._control & CR_ERRIE:
             self._flags |= SR_OPERR
 
-    def _wait_while_busy(self) -> None:
-        """The bus stalls until the operation has ended (RM0090 3.6)."""
+    def _wait_while_busy(self) -> bool:
+        """The bus stalls until the operation has ended (RM0090 3.6); False when it never does."""
+        if self.memory.hangs:
+            return False
         if self.memory.busy:
             self._stall(self.memory.remaining_ns)
         self._settle()
+        return True
 
     def _settle(self) -> None:
         """Notice that an operation has ended: STRT falls; EOP rises if its interrupt is on."""

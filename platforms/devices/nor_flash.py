@@ -332,7 +332,12 @@ class SpiNorFlash:
             )
 
     def _software_reset(self, transaction: Transaction) -> None:
-        """Reset Device (99h): only directly behind 66h; corrupts an operation in progress."""
+        """Reset Device (99h): only directly behind 66h; corrupts an operation in progress.
+
+        A chip that hangs does not obey: what would carry this out is what hangs.
+        """
+        if self.memory.hangs:
+            return
         if self._state.last_opcode == 0x66 and transaction.data_count == 0:
             self.memory.power_lost(self.abort_shape, self.abort_seed)
             # The lock of the status registers falls with the supply only.

@@ -5,13 +5,15 @@ chip, the address, the supply's slope and the moment. Each shape below is one ou
 seen on real parts or follows from how they work; a campaign that survives all of them does not
 depend on luck. Everything is drawn from a seeded generator, so that a finding can be repeated.
 
-No shape invents a bit: each bit of the result has its old value or the value that the completed
-operation would have given it. A torn program operation therefore never sets a bit and a torn erase
-never clears one.
+A power cut invents no bit: each bit of the result has its old value or the value that the completed
+operation would have given it, so that a torn program operation never sets a bit and a torn erase
+never clears one. A brown-out can do worse (GARBLED): it clears bits that nobody wanted cleared. No
+shape ever sets a bit that the operation was not to set.
 """
 
 import enum
 import random
+import re
 from dataclasses import dataclass
 
 # Cells of one word line are programmed and erased together, so that is the grain of a mix. 256
@@ -25,6 +27,12 @@ _SHARE_BITS = 8
 # A handful of marginal cells is what makes firmware read one value and then another. Thousands
 # would only make every checksum fail at once, which the other shapes do already.
 _MOST_WEAK_BITS = 32
+
+_NOT_ZERO = re.compile(rb"[^\0]", re.DOTALL)
+
+# How much of a garbled range is cleared beside what was asked for: two bits of a word, and few
+# enough of a record that most of its fields stay plausible.
+_GARBLED_SHARE = 1 / 16
 
 
 class TornShape(enum.Enum):
@@ -61,6 +69,15 @@ class TornShape(enum.Enum):
     """An erase works in pulses on rows of cells: some rows are done, some untouched, some between.
     The sector looks partly blank, which misleads code that samples a few bytes for 0xFF."""
 
+    GARBLED = "garbled"
+    """A brown-out: the supply is too low for the operation, but high enough to go on with it. Data
+    latches and decoders lose their levels before the pulses end, so that further bits of the range
+    are programmed; an erase programs all its cells first, and some stay so. As random bits, with
+    such zeros beside, and a few cells at the threshold. Infineon (KBA218817) allows any stable or
+    unstable state of the locations of an interrupted operation; Microchip's manuals ("Preventing
+    Flash/EEPROM Corruption") name writing below the minimum voltage as a cause. Not an outcome of
+    a supply that just goes away, so campaigns of power cuts leave it out."""
+
 
 @dataclass(frozen=True, slots=True)
 class TornOutcome:
@@ -87,8 +104,8 @@ def torn(
         shape: how the operation was torn.
         rng: where all chance comes from.
         progress: how much of the operation's time had passed, from 0.0 to 1.0. It sets how far
-            PREFIX and SUFFIX got and how many bits RANDOM_BITS and WEAK_BITS flipped; the other
-            shapes do not depend on it.
+            PREFIX and SUFFIX got and how many bits RANDOM_BITS, WEAK_BITS and GARBLED flipped;
+            the other shapes do not depend on it.
     """
     length = len(before)
     done = min(length, max(0, round(length * progress)))
@@ -113,6 +130,10 @@ def torn(
             return TornOutcome(content, _choose_weak_bits(before, after, rng))
         case TornShape.MIXED_ROWS:
             return TornOutcome(_mix_rows(before, after, rng))
+        case TornShape.GARBLED:
+            flipped = _flip_some_bits(before, after, rng, progress)
+            content = _flip_some_bits(flipped, bytes(length), rng, _GARBLED_SHARE)
+            return TornOutcome(content, _choose_weak_bits(before, content, rng))
 
 
 def torn_series(
@@ -174,13 +195,14 @@ def _random_mask(bits: int, rng: random.Random, share: float) -> int:
 
 
 def _choose_weak_bits(before: bytes, after: bytes, rng: random.Random) -> frozenset[int]:
-    """A few of the bits that the operation was to change, at most one in each byte."""
-    differing = [index for index, old in enumerate(before) if old != after[index]]
+    """A few of the bits in which the two differ, at most one in each byte."""
+    change = int.from_bytes(before, "little") ^ int.from_bytes(after, "little")
+    differing = [m.start() for m in _NOT_ZERO.finditer(change.to_bytes(len(before), "little"))]
     chosen = rng.sample(differing, min(_MOST_WEAK_BITS, len(differing)))
     weak = set()
     for index in chosen:
-        change = before[index] ^ after[index]
-        bit = rng.choice([number for number in range(8) if (change >> number) & 1])
+        byte = before[index] ^ after[index]
+        bit = rng.choice([number for number in range(8) if (byte >> number) & 1])
         weak.add(8 * index + bit)
     return frozenset(weak)
 

@@ -149,7 +149,9 @@ class InternalFlashDriver:
         self._write(Register.SR, registers.SR_ERRORS | registers.SR_EOP)
 
     def _lock(self) -> None:
-        self._write(Register.CR, registers.CR_LOCK)
+        # A write to CR stalls the bus while the flash is busy, and that may be for ever.
+        if not self._read(Register.SR) & registers.SR_BSY:
+            self._write(Register.CR, registers.CR_LOCK)
 
     def _finish(self, address: int, length: int, *, limit_ns: int) -> None:
         """Poll BSY until it falls; FlashError when that takes longer than `limit_ns`."""

@@ -91,7 +91,8 @@ class FlashImage:
         cells: the content, shared with the model that programs and erases it.
         program: called with (offset, data) when firmware stores into the flash.
         programming: whether such a store would change the cells.
-        busy_until_ns: when an operation under way ends; the processor stalls until then.
+        busy_until_ns: when an operation under way ends; the processor stalls until then. NEVER_NS:
+            only a reset of the board ends it.
     """
 
     memory: str

@@ -1,94 +1,93 @@
 """Every seeded bug is caught, and by its own reason; what the shipped loader had is kept here."""
 
-from collections.abc import Callable
+import re
 
 import pytest
 
+from bootloader_model.layout import DEFAULT_LAYOUT
 from bootloader_model.loader import MosLoader
-from bootloader_model.protocol import Loader
-from campaign.explore import Explorer, Result, Settings, story_nodes
-from campaign.images import NEW, OLD, PROBE
-from campaign.judge import Kind, judge
-from campaign.scenario import SCENARIOS, Boot, Call, Scenario, steady, take_update
+from campaign.boot import BootRun, LoaderFactory
+from campaign.check import states_of
+from campaign.expand import Life, Plan, Settings
+from campaign.explore import Explorer, Finding, Result
+from campaign.judge import Kind
+from campaign.scenario import Scenario
 from campaign.story import Story
-from platforms.devices.reset_cause import ResetCause
 from tests.campaign import bugs
+from tests.campaign.seeded import BUGS, KNOWN, Evidence, SeededBug
 
-Bug = Callable[[], Loader]
-
-# "Last read" is not "newest" once the journal has come back to its first area.
-OVER_THE_WRAP = Scenario(
-    "over-the-wrap",
-    "An update when both areas have been filled",
-    (
-        steady("power-on", Boot(ResetCause.POWER_ON), OLD),
-        steady("fill", Call("OTA.SetBootState", {"commit_timeout": 60}, times=66), OLD),
-        *take_update(NEW, OLD),
-    ),
-)
-
-BUGS: tuple[tuple[Bug, str, Kind], ...] = (
-    (bugs.record_before_copy, "update-watchdog", Kind.BRICK),
-    (bugs.no_backup, "update-commit", Kind.WAY_BACK_LOST),
-    (bugs.backup_not_recorded, "update-commit", Kind.NOT_ROLLED_BACK),
-    (bugs.started_copy_trusted, "update-commit", Kind.WRONG_IMAGE),
-    (bugs.first_boot_noted_too_early, "update-commit", Kind.UPDATE_LOST),
-    (bugs.first_boot_never_noted, "update-commit", Kind.NOT_ROLLED_BACK),
-    (bugs.rollback_not_recorded, "second-update", Kind.CANNOT_UPDATE),
-    (bugs.never_rolls_back, "update-watchdog", Kind.NOT_ROLLED_BACK),
-    (bugs.commit_ignored, "update-commit", Kind.COMMIT_LOST),
-    (bugs.copy_not_erased, "update-commit", Kind.MARGINAL_IMAGE),
-    (bugs.torn_record_accepted, "update-commit", Kind.BRICK),
-    (bugs.sequence_not_compared, "over-the-wrap", Kind.UPDATE_LOST),
-    (bugs.newest_erased_first, "update-commit", Kind.UPDATE_LOST),
-    (bugs.marginal_record_trusted, "update-commit", Kind.COMMIT_LOST),
-    (bugs.NoWatchdog, "update-commit", Kind.NO_WATCHDOG),
-    (bugs.WrongEntry, "update-commit", Kind.WRONG_ENTRY),
-    (bugs.OldStart, "update-commit", Kind.UPDATE_LOST),
-    (bugs.ExpectsNoTornRecord, "update-commit", Kind.RAISED),
-    (bugs.WaitsForever, "update-commit", Kind.HANG),
-    (bugs.original, "update-commit", Kind.BRICK),
-)
+LIVES = sorted({(bug.scenario, bug.depth) for bug in BUGS})
 
 
-def scenario(name: str) -> Scenario:
-    return next(known for known in (*SCENARIOS, OVER_THE_WRAP) if known.name == name)
+def explore(loader: LoaderFactory, scenario: Scenario, depth: int = 1) -> Result:
+    return Explorer(Plan(scenario, loader, Settings(depth, check_every=0))).run()
 
 
-def explore(loader: Bug, name: str, depth: int | None = 1) -> Result:
-    return Explorer(scenario(name), loader, Settings(depth=depth, check_every=0)).run()
+def replayed(life: Life, story: Story) -> tuple[Kind | None, BootRun]:
+    """What the last boot of a story comes to, and that boot."""
+    *_, (state, _, boot), _ = states_of(life, story)
+    assert boot is not None
+    problem = life.judge(life.expectation(state), boot).problem
+    return None if problem is None else problem.kind, boot
 
 
-def replayed(loader: Bug, story: Story) -> Kind | None:
-    """What the last boot of a story comes to."""
-    life = scenario(story.scenario)
-    node, _, boot = list(story_nodes(life, loader, story, 0))[-1]
-    problem = judge(boot, node.expectation, (*life.images, PROBE)).problem
-    return None if problem is None else problem.kind
+def life_of(scenario: str, loader: LoaderFactory) -> Life:
+    return Life(Plan(KNOWN[scenario], loader, Settings()))
 
 
-@pytest.mark.parametrize(("bug", "name", "kind"), BUGS, ids=[bug.__name__ for bug, *_ in BUGS])
-def test_a_seeded_bug_is_caught_by_its_own_reason(bug: Bug, name: str, kind: Kind) -> None:
-    result = explore(bug, name)
-    found = {finding.problem.kind: finding for finding in result.findings}
-    assert kind in found
-    story = found[kind].story
+def evidence(bug: SeededBug, finding: Finding) -> Evidence:
+    """What a finding tells, when its story is lived again."""
+    story, kind = finding.story, finding.problem.kind
     assert Story.parse(story.identifier) == story
-    assert story.cuts <= 1
-    if story.cut is not None and kind is not Kind.CANNOT_UPDATE:
-        assert replayed(bug, story) is kind
+    life = life_of(bug.scenario, bug.loader)
+    boot, cut = life.golden.failed_boot, ""
+    if story.cut is not None:
+        assert 1 <= story.cuts <= bug.depth
+        last, boot = replayed(life, story)
+        # Whether the board takes an update is found out behind the last boot.
+        assert last is (None if kind is Kind.CANNOT_UPDATE else kind)
+        step = life.golden.find(story.cut)
+        assert step is not None
+        operation = step.trace[story.cut.operation - step.first_operation].operation
+        places = [
+            place.name
+            for place in DEFAULT_LAYOUT.partitions.values()
+            if place.flash is operation.flash
+            and place.offset <= operation.address < place.offset + place.size
+        ]
+        cut = f"{operation.kind.value} {places[0]}"
+    log = "" if boot is None else boot.log
+    return Evidence(kind, finding.step, cut, f"{finding.problem.text}\n{log}")
 
 
-def test_every_bug_has_a_docstring_that_says_what_it_is() -> None:
-    assert all(bug.__doc__ for bug, *_ in BUGS)
-    assert len(BUGS) >= 12
+@pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
+def test_a_seeded_bug_is_caught_by_its_own_reason(bug: SeededBug) -> None:
+    with bug.application():
+        findings = explore(bug.loader, KNOWN[bug.scenario], bug.depth).findings
+        found = {each.problem.kind: each for each in findings}
+        assert bug.caught.kind in found
+        told = evidence(bug, found[bug.caught.kind])
+    assert [other.name for other in BUGS if other.caught.fits(told)] == [bug.name], told
+
+
+@pytest.mark.parametrize(("scenario", "depth"), LIVES)
+def test_without_the_bug_there_is_nothing_to_find(scenario: str, depth: int) -> None:
+    assert not explore(MosLoader, KNOWN[scenario], depth).findings
+
+
+def test_every_bug_says_what_it_is_and_what_it_resembles() -> None:
+    assert len({bug.name for bug in BUGS}) == len(BUGS) >= 50
+    assert all(bug.rule.__doc__ for bug in BUGS)
+    threads = [bug.resembles for bug in BUGS if bug.resembles is not None]
+    assert len(set(threads)) == len(threads) >= 40
+    assert all(re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", thread.number) for thread in threads)
 
 
 def test_an_update_that_ran_as_committed_stays_though_its_record_was_marginal() -> None:
     """Found by the first campaign: the record read as good once, and then no more."""
     story = Story.parse("update-commit/20:weak-bits@1~0/stored>run/flipped>run")
-    assert replayed(bugs.marginal_record_trusted, story) is Kind.COMMIT_LOST
-    assert not explore(MosLoader, "update-commit").findings
+    life = life_of(story.scenario, bugs.marginal_record_trusted)
+    assert replayed(life, story)[0] is Kind.COMMIT_LOST
 
 
 def test_the_older_records_are_not_erased_on_the_strength_of_a_marginal_one() -> None:
@@ -97,4 +96,5 @@ def test_the_older_records_are_not_erased_on_the_strength_of_a_marginal_one() ->
         "snapshot/12:weak-bits@1~0/stored>2:weak-bits@0~0/flipped>2:weak-bits@1~0"
         "/stored>0:prefix@0.02~0/stored>1:prefix@0.5~0/flipped>run"
     )
-    assert replayed(bugs.newest_not_made_firm, story) is Kind.MARGINAL_IMAGE
+    life = life_of(story.scenario, bugs.newest_not_made_firm)
+    assert replayed(life, story)[0] is Kind.MARGINAL_IMAGE

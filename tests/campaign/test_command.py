@@ -1,17 +1,25 @@
 """`otasim campaign` as a user runs it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from campaign.expand import Expander, Harvest, State
 from campaign.explore import Explorer
 from campaign.real import MismatchError
+from campaign.saved import cache_directory
 from otasim.commands.campaign import campaign
 
 OWN = "tests.campaign.own_loader"
 BUG = "tests.campaign.bugs:marginal_record_trusted"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def run(*arguments: str) -> Result:
@@ -75,7 +83,7 @@ def test_wrong_use_exits_with_2(arguments: list[str]) -> None:
 
 
 def test_a_campaign_that_cannot_be_trusted_exits_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_explorer: Explorer) -> None:
+    def fail(_explorer: Explorer, _golden: object) -> None:
         raise MismatchError("snapshot/0:before", "nor differs")
 
     monkeypatch.setattr(Explorer, "_search", fail)
@@ -84,19 +92,41 @@ def test_a_campaign_that_cannot_be_trusted_exits_with_3(monkeypatch: pytest.Monk
     assert "cannot be trusted" in result.output
 
 
-def test_ctrl_c_tells_what_is_known_and_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    judge = Explorer._judge
+def test_ctrl_c_tells_what_is_known_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    told = [tmp_path / "whole.jsonl", tmp_path / "resumed.jsonl"]
+    arguments = ["snapshot", "update-commit"]
+    whole = run(*arguments, "--json-lines", str(told[0]))
+    assert whole.exit_code == 0
+    expand = Expander.expand
+    calls = 0
 
-    def interrupted(explorer: Explorer, *arguments: object) -> object:
-        if explorer.result.boots > 50:
+    def interrupted(expander: Expander, states: Sequence[State], *, is_last: bool) -> Harvest:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
             raise KeyboardInterrupt
-        return judge(explorer, *arguments)  # type: ignore[arg-type]
+        return expand(expander, states, is_last=is_last)
 
-    monkeypatch.setattr(Explorer, "_judge", interrupted)
-    result = run("snapshot", "update-commit")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Expander, "expand", interrupted)
+        result = run(*arguments)
     assert result.exit_code == 130
     assert "interrupted: nothing found so far" in result.output
-    assert "not shown: anything of update-commit: not begun" in result.output
+    assert "--resume" in result.output
+    assert "not shown: anything of update-commit [power-loss]: not begun" in result.output
+    with pytest.MonkeyPatch.context() as patch:
+        calls = 0
+        patch.setattr(Expander, "expand", interrupted)
+        assert run(*arguments, "--resume").exit_code == 130  # further on, and kept again
+    assert run(*arguments, "--resume", "--json-lines", str(told[1])).exit_code == 0
+    first, second = ([_timeless(line) for line in each.read_text().splitlines()] for each in told)
+    assert first == second
+    assert not list(cache_directory().iterdir())
+
+
+def _timeless(line: str) -> dict[str, object]:
+    told: dict[str, object] = json.loads(line)
+    return {name: value for name, value in told.items() if name != "seconds"}
 
 
 def test_the_scenarios_are_listed() -> None:

@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootloader_model.layout import FlashName
-from campaign.flash import Contents, FlashPair, Reading, Tear, tears
+from campaign.cells import Contents, Reading, Tear
+from campaign.faults import power_cut_tears
+from campaign.flash import FlashPair
 from campaign.real import RealFlash
 from campaign.story import Cut
 from platforms.devices.torn import TornShape
@@ -47,7 +49,7 @@ def do(flash: FlashPair | RealFlash, acts: Work) -> None:
     before=work(),
     acts=work(),
     operation=st.integers(0, 20),
-    tear=st.none() | st.sampled_from(tears(3)),
+    tear=st.none() | st.sampled_from((*power_cut_tears(3), Tear(TornShape.GARBLED, 0.5, 3))),
     is_after=st.booleans(),
     reading=st.sampled_from(list(Reading)),
 )
@@ -99,11 +101,12 @@ def test_a_difference_is_found_and_told() -> None:
     assert difference == "internal 0x010004 holds 0xff on the board, computed 0x12"
 
 
-def test_every_shape_and_both_halves_are_among_the_tears() -> None:
-    made = tears(0)
+def test_every_shape_of_a_power_cut_and_both_halves_are_among_the_tears() -> None:
+    made = power_cut_tears(0)
     assert {tear.shape for tear in made} == set(TornShape) - {
         TornShape.NOTHING,
         TornShape.COMPLETE,
+        TornShape.GARBLED,  # takes a brown-out
     }
     pair = FlashPair(Contents.erased())
     pair.nor.program(0, bytes(256))

@@ -14,28 +14,40 @@ import pytest
 from click.testing import CliRunner
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
+from bootloader_model.layout import FlashName
 from bootloader_model.loader import MosLoader
 from bootloader_model.protocol import BootTarget, LoaderHardware
 from campaign.boot import LoaderFactory
-from campaign.explore import Explorer, Finding, Result, Settings
-from campaign.flash import Contents, FlashPair, Reading, Tear
-from campaign.golden import run_golden
-from campaign.images import NEW, PROBE
+from campaign.cells import Contents, Reading, Tear
+from campaign.damage import damages
+from campaign.expand import Life, Plan, Settings, Tally
+from campaign.explore import Explorer, Finding, Result
+from campaign.faults import Fault
+from campaign.flash import FlashPair, erased_sectors
+from campaign.golden import Golden, run_golden
+from campaign.images import NEW, OLD
 from campaign.judge import EXPLANATIONS, Kind, Problem
-from campaign.real import RealBoot
+from campaign.real import MismatchError, RealBoot
 from campaign.reports.dump import Held, slots_of
 from campaign.reports.html import html_page
 from campaign.reports.json_lines import json_lines
 from campaign.reports.junit import junit_xml
 from campaign.reports.replay import replay_lines, state_before_last_boot
-from campaign.reports.report import Report, Verdict, coverage, make_report
+from campaign.reports.report import (
+    LivedFinding,
+    Report,
+    Verdict,
+    coverage,
+    damage_in_words,
+    live_story,
+    make_report,
+)
 from campaign.reports.sarif import sarif_log
 from campaign.reports.state_directory import keep_failing_state, write_state_directory
-from campaign.reports.terminal import summary_lines
+from campaign.reports.terminal import exit_line, scenario_line, summary_lines
 from campaign.reports.timeline import duration_ns, golden_timeline, story_timeline
 from campaign.scenario import SCENARIOS, Boot, Scenario
-from campaign.story import Story
-from campaign.wear import erased_sectors
+from campaign.story import Damage, Story
 from otasim import Board
 from otasim.commands.campaign import campaign
 from otasim.commands.state import state
@@ -46,9 +58,11 @@ from platforms.errors import OtasimError
 from tests.campaign import bugs
 from tests.campaign.own_loader import IDLE, FirstSlot
 
+OWN = "tests.campaign.own_loader"
 NASTY = 'mine:<b>&"it\'s"</b>'
 UPDATE = next(s for s in SCENARIOS if s.name == "update-commit")
 SNAPSHOT = next(s for s in SCENARIOS if s.name == "snapshot")
+REVERT = next(s for s in SCENARIOS if s.name == "revert")
 TWO_CUTS = "update-commit/20:weak-bits@1~0/stored>2:half@0.5~0/flipped>run"
 SVG = "{http://www.w3.org/2000/svg}"
 HTML = "{http://www.w3.org/1999/xhtml}"
@@ -65,42 +79,62 @@ class Talkative(FirstSlot):
         )
 
 
-def explore(scenario: Scenario, loader: LoaderFactory, check_every: int = 0) -> Result:
-    return Explorer(scenario, loader, Settings(check_every=check_every)).run()
+def plan(
+    scenario: Scenario,
+    loader: LoaderFactory = MosLoader,
+    check_every: int = 0,
+    fault: Fault = Fault.POWER_LOSS,
+) -> Plan:
+    return Plan(scenario, loader, Settings(check_every=check_every, fault=fault))
 
 
-def interrupted(scenario: Scenario) -> Result:
-    def stop(_result: Result, _waiting: int) -> NoReturn:
-        raise KeyboardInterrupt
+def explored(*plans: Plan, loader_name: str | None = None) -> Report:
+    results = [Explorer(each).run() for each in plans]
+    return make_report(plans, results, loader_name=loader_name)
 
-    return Explorer(scenario, MosLoader, Settings(check_every=0), stop).run()
+
+def life_of(scenario: Scenario, loader: LoaderFactory = MosLoader) -> Life:
+    return Life(plan(scenario, loader))
 
 
 @pytest.fixture(scope="module")
 def failing() -> Report:
-    bug = bugs.marginal_record_trusted
-    return make_report([(UPDATE, explore(UPDATE, bug))], bug, loader_name=NASTY, seed=0)
+    return explored(plan(UPDATE, bugs.marginal_record_trusted), loader_name=NASTY)
 
 
 @pytest.fixture(scope="module")
 def proven() -> Report:
-    return make_report([(SNAPSHOT, explore(SNAPSHOT, MosLoader, check_every=100))], MosLoader)
+    return explored(plan(SNAPSHOT, check_every=100))
 
 
 @pytest.fixture(scope="module")
 def without_cut() -> Report:
-    lives = [(scenario, explore(scenario, FirstSlot)) for scenario in (UPDATE, IDLE)]
-    return make_report(lives, FirstSlot, loader_name="own:FirstSlot")
+    return explored(plan(UPDATE, FirstSlot), plan(IDLE, FirstSlot), loader_name="own:FirstSlot")
 
 
 @pytest.fixture(scope="module")
 def stopped() -> Report:
-    return make_report([(UPDATE, interrupted(UPDATE))], MosLoader, not_run=["revert"])
+    def stop(_result: Result, _waiting: int) -> NoReturn:
+        raise KeyboardInterrupt
+
+    plans = (plan(UPDATE), plan(REVERT))
+    return make_report(plans, [Explorer(plans[0], on_progress=stop).run()])
 
 
 @pytest.fixture(scope="module")
 def talkative() -> Report:
-    return make_report([(IDLE, explore(IDLE, Talkative))], Talkative, loader_name=NASTY)
+    return explored(plan(IDLE, Talkative), loader_name=NASTY)
+
+
+@pytest.fixture(scope="module")
+def worn() -> Report:
+    """A loader that starts what it has copied, on cells that do not take it."""
+    return explored(plan(UPDATE, bugs.started_copy_trusted, fault=Fault.WORN_SECTOR))
+
+
+@pytest.fixture(scope="module")
+def hopeless() -> Report:
+    return explored(plan(SNAPSHOT, fault=Fault.WORN_SECTOR), plan(SNAPSHOT, fault=Fault.RESET))
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +142,19 @@ def two_cuts() -> Report:
     problem = Problem(Kind.WRONG_VERSION, "made up for its story")
     finding = Finding(problem, Story.parse(TWO_CUTS), "first boot", "program nor 0x000400 +0x100")
     result = Result("update-commit", findings=[finding], failures=Counter({problem.kind: 1}))
-    return make_report([(UPDATE, result)], MosLoader)
+    return make_report([plan(UPDATE)], [result])
 
 
 @pytest.fixture(scope="module")
 def distrusted(proven: Report) -> Report:
-    return replace(proven, distrust="snapshot/0:before: nor differs", not_run=("revert",))
+    differs = Result("update-commit", distrust="update-commit/0:before: nor differs")
+    plans = (plan(SNAPSHOT), plan(UPDATE), plan(REVERT))
+    return make_report(plans, [proven.results[0], differs])
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 def test_every_kind_is_explained_in_one_sentence() -> None:
@@ -130,10 +171,10 @@ def test_the_verdict_is_proven_only_where_all_was_done(
     proven: Report, failing: Report, stopped: Report, distrusted: Report
 ) -> None:
     assert proven.verdict is Verdict.PROVEN
-    assert replace(proven, not_run=("revert",)).verdict is Verdict.UNFINISHED
+    assert replace(proven, not_run=(Result("revert"),)).verdict is Verdict.UNFINISHED
     assert replace(proven, scenarios=()).verdict is Verdict.UNFINISHED
     assert failing.verdict is Verdict.FAILS
-    assert replace(failing, not_run=("revert",)).verdict is Verdict.FAILS
+    assert replace(failing, not_run=(Result("revert"),)).verdict is Verdict.FAILS
     assert stopped.verdict is Verdict.UNFINISHED
     assert distrusted.verdict is Verdict.DISTRUSTED
     assert distrusted.verdict_of(distrusted.results[0]) is Verdict.DISTRUSTED
@@ -163,17 +204,20 @@ def test_what_was_not_done_is_called_proven_by_no_report(
 
 
 def test_the_summary_says_what_was_shown_and_what_was_not(proven: Report, failing: Report) -> None:
-    good = "\n".join(summary_lines(proven))
+    good = "\n".join((*summary_lines(proven), exit_line(proven)))
     assert "Proven for 1 cut in each story" in good
-    assert "not shown: more than 1 cut in one story (--depth 2, or closure): snapshot" in good
+    assert (
+        "not shown: more than 1 cut in one story (--depth 2, or closure): snapshot [power-loss]"
+        in good
+    )
     assert "not shown: any other fault than power-loss" in good
     assert "never taken: " in good
     assert "equal to the byte" in good
     assert good.endswith("exit code 0: proven, as far as is said above")
-    bad = "\n".join(summary_lines(failing))
+    bad = "\n".join((*summary_lines(failing), exit_line(failing)))
     assert "2 kinds of failure in 1 of 1 scenario" in bad
     assert EXPLANATIONS[Kind.COMMIT_LOST] in bad
-    assert "not shown: what lies behind a failure: update-commit" in bad
+    assert "not shown: what lies behind a failure: update-commit [power-loss]" in bad
     assert "equal to the byte" not in bad
     assert bad.endswith("exit code 1: a counter-example was found")
 
@@ -187,7 +231,7 @@ def test_a_closed_search_leaves_no_number_of_cuts_open(proven: Report) -> None:
 
 
 def test_reasons_of_a_loaders_own_are_counted_and_not_called_complete() -> None:
-    own = Result("x", reasons=Counter({"mine": 3, "boot-active": 3}))
+    own = Result("x", tally=Tally(reasons=Counter({"mine": 3, "boot-active": 3})))
     assert coverage([own]).taken == (("boot-active", 3), ("mine", 3))
     assert coverage([own]).never is None
     assert coverage([Result("x")]).never is None
@@ -197,11 +241,98 @@ def test_a_story_that_cannot_be_lived_again_is_told_nevertheless(failing: Report
     found = failing.scenarios[0].findings[0].finding
     lost = replace(found, story=Story.parse("update-commit/999:before/stored>run"))
     result = replace(failing.results[0], findings=[lost])
-    report = make_report([(UPDATE, result)], MosLoader)
+    report = make_report([plan(UPDATE)], [result])
     assert "no such operation" in report.scenarios[0].findings[0].problem
     assert "could not be lived again" in html_page(report)
     assert "could not be lived again" in junit_xml(report).decode()
     assert report.verdict is Verdict.FAILS
+
+
+def test_what_no_loader_could_have_started_is_said_and_is_no_failure(hopeless: Report) -> None:
+    assert hopeless.verdict is Verdict.PROVEN
+    assert [result.tally.hopeless for result in hopeless.results] == [1, 0]
+    told = "snapshot [worn-sector]: in 1 state the fault has left nothing that any loader could"
+    summary = "\n".join(summary_lines(hopeless))
+    assert f"hopeless: {told}" in summary
+    assert "Proven for 1 fault in each story: every board boots that any loader could start" in (
+        summary
+    )
+    assert "can be updated" not in summary
+    assert "not shown: updates after worn-sector" in summary
+    assert told in said(page_of(hopeless))
+    objects = [json.loads(line) for line in json_lines(hopeless).splitlines()]
+    assert [told["hopeless"] for told in objects] == [1, 0]
+    only_reset = replace(hopeless, scenarios=hopeless.scenarios[1:])
+    summary = "\n".join(summary_lines(only_reset))
+    assert "hopeless" not in summary
+    assert "every board boots, and can be updated" in summary
+    assert "Hopeless" not in said(page_of(only_reset))
+
+
+def test_every_report_names_the_fault_and_what_it_damaged(worn: Report) -> None:
+    words = "the sector in internal flash is worn out, choice 0"
+    assert "wrong-image: what is at 0x08010000" in "\n".join(summary_lines(worn))
+    finding, result = [json.loads(line) for line in json_lines(worn).splitlines()]
+    assert finding["fault"] == result["fault"] == "worn-sector"
+    assert finding["damage"] == words
+    for text in (
+        "\n".join(summary_lines(worn)),
+        junit_xml(worn).decode(),
+        sarif_log(worn),
+        said(page_of(worn)),
+    ):
+        assert "update-commit [worn-sector]" in text
+        assert words in text
+        assert "--replay update-commit+worn-sector/17:internal.0%before" in text
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault.BIT_FLIP, "bit 7 of the byte at 0x000021 in nor flash has flipped"),
+        (Fault.STUCK_BIT, "bit 7 of the byte at 0x000021 in nor flash sticks as it is"),
+        (Fault.WORN_SECTOR, "the sector in nor flash is worn out, choice 271"),
+        (Fault.STAYS_BUSY, "nor flash stays busy"),
+    ],
+)
+def test_damage_is_told_in_words(fault: Fault, words: str) -> None:
+    assert damage_in_words(fault, Damage(FlashName.NOR, 8 * 0x21 + 7)) == words
+
+
+def test_a_failure_without_a_cut_is_run_again_with_its_fault(without_cut: Report) -> None:
+    story = without_cut.results[0].findings[0].story
+    assert without_cut.command(story) == "otasim campaign update-commit --loader own:FirstSlot"
+    reset = replace(story, fault=Fault.RESET)
+    assert without_cut.command(reset) == (
+        "otasim campaign update-commit --fault reset --loader own:FirstSlot"
+    )
+
+
+def test_a_shard_is_called_a_part_by_every_report() -> None:
+    each = plan(SNAPSHOT)
+    part = make_report([each], [Explorer(each, shard=(2, 3)).run()])
+    assert part.verdict is Verdict.PROVEN
+    assert part.results[0].shard == (2, 3)
+    summary = "\n".join(summary_lines(part))
+    assert "Proven for 1 cut in each story (part 2 of 3 only)" in summary
+    assert "not shown: the other parts: this is part 2 of 3" in summary
+    assert scenario_line(part.results[0]).endswith("proven for 1 cut, in part 2 of 3 only")
+    told = json.loads(json_lines(part))
+    assert (told["shard"], told["shards"]) == (2, 3)
+    for text in (summary, junit_xml(part).decode(), sarif_log(part), said(page_of(part))):
+        assert "snapshot [power-loss, part 2 of 3]" in text
+
+
+def test_what_cannot_be_trusted_is_listed_with_the_reason(distrusted: Report) -> None:
+    reason = "not to be trusted: update-commit/0:before: nor differs"
+    assert [distrusted.sentence(result) for result in distrusted.results] == [
+        "not to be trusted, as another scenario is not",
+        reason,
+    ]
+    assert [result.scenario for result in distrusted.not_run] == ["revert"]
+    assert reason in junit_xml(distrusted).decode()
+    assert reason in sarif_log(distrusted)
+    assert reason in said(page_of(distrusted))
 
 
 # -- JSON lines -----------------------------------------------------------------------------------
@@ -214,7 +345,7 @@ def test_json_lines_have_each_finding_and_then_the_result(failing: Report) -> No
     assert findings[1]["fault"] == result["fault"] == "power-loss"
     assert findings[1]["replay"] == failing.command(Story.parse(findings[1]["story"]))
     erased = {(e["flash"], e["address"]): e["erases"] for e in result["erases"]}
-    assert erased == failing.results[0].erases
+    assert erased == failing.results[0].tally.erases
 
 
 # -- JUnit XML ------------------------------------------------------------------------------------
@@ -245,7 +376,7 @@ def test_junit_tells_a_failure_with_its_story_command_and_log(failing: Report) -
 
 def test_junit_counts_what_passed_failed_and_was_not_run(proven: Report, failing: Report) -> None:
     scenarios = (*proven.scenarios, *failing.scenarios)
-    document = JUnitXml.fromstring(junit_xml(Report(scenarios, not_run=("revert",))))
+    document = JUnitXml.fromstring(junit_xml(Report(scenarios, not_run=(Result("revert"),))))
     assert (document.tests, document.failures, document.errors, document.skipped) == (3, 1, 0, 1)
     passed = next(case for suite in document for case in suite if case.is_passed)
     assert passed.name == "snapshot [power-loss]"
@@ -309,7 +440,7 @@ def test_a_fingerprint_tells_failures_apart_and_outlives_a_change_of_operations(
     elsewhere = replace(failing, scenarios=(replace(scenario, findings=tuple(moved)),))
     assert prints(elsewhere) == prints(failing)
     assert len(set(prints(failing))) == 2
-    other_fault = replace(scenario, result=replace(scenario.result, fault="bit-flip"))
+    other_fault = replace(scenario, result=replace(scenario.result, fault=Fault.BIT_FLIP))
     assert not set(prints(replace(failing, scenarios=(other_fault,)))) & set(prints(failing))
 
 
@@ -364,10 +495,11 @@ def test_the_page_begins_with_the_verdict(failing: Report, proven: Report, stopp
 def test_the_picture_of_a_scenario_shows_every_operation_and_cut(failing: Report) -> None:
     picture, *_ = pictures(page_of(failing))
     scenario, result = failing.scenarios[0], failing.results[0]
-    kinds = Counter(t.operation.kind.value for step in scenario.golden.steps for t in step.trace)
+    steps = scenario.life.golden.steps
+    kinds = Counter(t.operation.kind.value for step in steps for t in step.trace)
     assert {kind: classes(picture, kind) for kind in kinds} == kinds
     told = [e.text or "" for e in picture.iter(f"{SVG}title")]
-    ways = [int(n) for title in told for n in re.findall(r"cut in (\d+) ways", title)]
+    ways = [int(n) for title in told for n in re.findall(r"(\d+) ways tried", title)]
     assert sum(ways) == result.cuts
     assert [text for text in texts(picture) if text.startswith("✗")] == ["✗1", "✗2"]
     for step in scenario.scenario.steps:
@@ -397,7 +529,7 @@ def test_slots_follow_the_bytes_and_not_the_boot_state(proven: Report) -> None:
     flash.nor.program(0x1_0000, bytes(700))
     unknown = slots_of(flash.contents, UPDATE.images)[1]
     assert (unknown.held, unknown.image) == (Held.DAMAGED, "")
-    assert proven.scenarios[0].golden.problem is None
+    assert proven.scenarios[0].life.golden.problem is None
 
 
 def test_an_image_with_marginal_bits_is_not_shown_as_a_good_one() -> None:
@@ -418,15 +550,65 @@ def test_a_story_is_drawn_with_its_boots_and_cuts(two_cuts: Report) -> None:
     assert "cut 20:weak-bits@1~0" in texts(story)
     assert "cut 2:half@0.5~0" in texts(story)
     lived = two_cuts.scenarios[0].findings[0]
-    _, first, last = story_timeline(lived, (*UPDATE.images, PROBE))
+    _, first, last = story_timeline(lived, two_cuts.scenarios[0].life)
     times = [duration_ns(view.operation) for view in first.operations]
     assert first.duration_ns == times[0] + times[1] + times[2] // 2
     assert [view.number for view in first.operations] == [0, 1, 2]
     assert str(first.operations[-1].operation) == "erase internal 0x010000 +0x10000"
-    assert first.operations[-1].cut == lived.boots[0].recovery.cut
+    assert first.operations[-1].cut == lived.boots[0].cut
     assert all(view.cut is None for view in last.operations)
     words = said(page_of(two_cuts))
-    assert "power cut at erase internal 0x010000 +0x10000: 2:half@0.5~0" in words
+    assert "power-loss at erase internal 0x010000 +0x10000: 2:half@0.5~0" in words
+
+
+def test_a_boot_that_goes_on_with_damage_is_drawn_to_its_end(worn: Report) -> None:
+    scenario = worn.scenarios[0]
+    [stretch] = story_timeline(scenario.findings[0], scenario.life)
+    assert (stretch.name, stretch.ending, stretch.is_bad) == ("first boot", "wrong-image", True)
+    hit = next(view for view in stretch.operations if view.cut is not None)
+    assert (hit.number, hit.is_begun, hit.progress) == (17, True, 1.0)
+    assert stretch.operations[-1] is not hit
+    *_, story = pictures(page_of(worn))
+    assert classes(story, "bolt") == 1
+    assert "✗ wrong-image" in texts(story)
+    assert "Boot 1: reset cause software" in said(page_of(worn))
+
+
+@pytest.mark.parametrize(
+    ("story", "steps", "begun"),
+    [
+        ("update-commit+stuck-bit/21:nor.10241%before/stored>run", ["commit", "boot 1"], True),
+        ("update-commit+stays-busy/17:nor.0%before/stored>run", ["first boot", "boot 1"], False),
+    ],
+)
+def test_damage_is_drawn_where_it_is_done(story: str, steps: list[str], begun: bool) -> None:
+    parsed = Story.parse(story)
+    life = Life(plan(UPDATE, fault=parsed.fault))
+    finding = Finding(Problem(Kind.BRICK, "made up"), parsed, steps[0], "")
+    stretches = story_timeline(LivedFinding(finding, live_story(life, parsed)), life)
+    assert parsed.cut is not None
+    assert parsed.cut.damage is not None
+    assert [stretch.name for stretch in stretches] == steps
+    assert stretches[0].ending == damage_in_words(parsed.fault, parsed.cut.damage)
+    *_, hit = stretches[0].operations
+    assert (hit.number, hit.cut, hit.is_begun) == (parsed.cut.operation, parsed.cut, begun)
+
+
+def test_bits_that_may_flip_are_counted_at_the_end_of_each_step() -> None:
+    life = Life(plan(SNAPSHOT, fault=Fault.BIT_FLIP))
+    ways = life.number_of_points()
+    ends = [s.first_operation + len(s.trace) - 1 for s in life.golden.steps if s.trace]
+    assert sorted(ways) == ends
+    assert ways == Counter(cut.operation for cut in damages(life.golden, Fault.BIT_FLIP, 0))
+    report = make_report([life.plan], [Result("snapshot", Fault.BIT_FLIP)])
+    numbers = [text for text in texts(pictures(page_of(report))[0]) if "," in text]
+    assert {f"{number:,}" for number in ways.values()} <= set(numbers)
+
+
+@pytest.mark.parametrize("fault", [Fault.POWER_LOSS, Fault.RESET, Fault.STUCK_BIT])
+def test_the_ways_that_are_shown_are_those_that_are_tried(fault: Fault) -> None:
+    life = Life(plan(SNAPSHOT, fault=fault))
+    assert life.number_of_points() == Counter(point.cut.operation for point in life.points())
 
 
 def test_a_finding_on_the_page_has_all_that_is_needed(failing: Report) -> None:
@@ -470,12 +652,10 @@ def test_the_wear_map_adds_up(failing: Report) -> None:
     titles = [cell.get("title") or "" for cell in section.iter(f"{HTML}td")]
     numbers = [re.findall(r"([\d,]+) in the", title) for title in titles]
     golden = sum(
-        1
-        for step in failing.scenarios[0].golden.steps
-        for _ in erased_sectors(traced.operation for traced in step.trace)
+        1 for step in failing.scenarios[0].life.golden.steps for _ in erased_sectors(step.trace)
     )
     assert sum(int(first.replace(",", "")) for first, _ in numbers) == golden
-    assert sum(int(second) for _, second in numbers) == failing.results[0].erases.total() > 0
+    assert sum(int(second) for _, second in numbers) == failing.results[0].tally.erases.total() > 0
 
 
 def test_nothing_that_a_loader_says_becomes_markup(talkative: Report) -> None:
@@ -502,13 +682,11 @@ def test_durations_are_those_of_the_boards_own_models() -> None:
 
 def test_a_timeline_has_the_waits_of_its_scenario() -> None:
     scenario = next(s for s in SCENARIOS if s.name == "update-timeout")
-    lived = make_report([(scenario, Result(scenario.name))], MosLoader).scenarios[0]
-    stretches = {stretch.name: stretch for stretch in golden_timeline(lived, 0)}
+    report = make_report([plan(scenario)], [Result(scenario.name)])
+    stretches = {stretch.name: stretch for stretch in golden_timeline(report.scenarios[0])}
     assert stretches["commit timeout"].wait_ns == 61_000_000_000
     assert stretches["commit timeout"].duration_ns > 61_000_000_000
-    assert "61.653 s" in texts(
-        pictures(page_of(make_report([(scenario, lived.result)], MosLoader)))[0]
-    )
+    assert "61.653 s" in texts(pictures(page_of(report))[0])
 
 
 def test_an_erase_wears_every_sector_that_it_covers() -> None:
@@ -516,7 +694,7 @@ def test_an_erase_wears_every_sector_that_it_covers() -> None:
     flash.nor.erase(0x1_0000, 0x1_1000)
     flash.internal.erase(0x1_0000, 0x1_0000)
     flash.nor.program(0, b"\x00")
-    worn = Counter(erased_sectors(traced.operation for traced in flash.trace))
+    worn = Counter(erased_sectors(flash.trace))
     nor = {("nor", address): 1 for address in range(0x1_0000, 0x2_1000, 0x1000)}
     assert worn == {**nor, ("internal", 0x1_0000): 1}
 
@@ -526,27 +704,42 @@ def test_an_erase_wears_every_sector_that_it_covers() -> None:
 
 def test_a_replay_shows_the_flash_before_and_after() -> None:
     story = Story.parse(TWO_CUTS)
-    lines = list(replay_lines(UPDATE, MosLoader, story, 0))
+    lines = list(replay_lines(life_of(UPDATE), story))
     before, after = lines.index("the flash before:"), lines.index("the flash after:")
     assert "  really in slot 0 app0: image new, 1,500 bytes   <- active" in lines[before:after]
     assert any("seq 9" in line and line.endswith("<- wins") for line in lines[after:])
-    assert "  power cut at erase internal 0x010000 +0x10000: 2:half@0.5~0" in lines
+    assert "  power-loss at erase internal 0x010000 +0x10000: 2:half@0.5~0" in lines
     with pytest.raises(OtasimError, match="no boot follows the cut"):
-        list(replay_lines(UPDATE, MosLoader, Story.parse("update-commit/20:before"), 0))
+        list(replay_lines(life_of(UPDATE), Story.parse("update-commit/20:before")))
 
 
 def test_a_replay_without_a_cut_tells_the_step_that_fails() -> None:
-    lines = list(replay_lines(UPDATE, FirstSlot, Story("update-commit", None), 0))
+    lines = list(replay_lines(life_of(UPDATE, FirstSlot), Story("update-commit", None)))
     assert "step 'first boot', no cut" in lines
     assert lines[-1] == "  update-lost: image old runs, only new may"
-    good = list(replay_lines(UPDATE, MosLoader, Story("update-commit", None), 0))
+    good = list(replay_lines(life_of(UPDATE), Story("update-commit", None)))
     assert good[-1] == "with no cut nothing goes wrong"
+
+
+def test_a_replay_tells_the_boot_that_goes_on_with_damage() -> None:
+    story = Story.parse("update-commit+worn-sector/17:internal.0%before")
+    life = Life(plan(UPDATE, bugs.started_copy_trusted, fault=Fault.WORN_SECTOR))
+    lines = list(replay_lines(life, story))
+    assert lines[1].endswith("(the sector in internal flash is worn out, choice 0)")
+    assert "boot 1, reset cause software, marginal bits stored" in lines
+    assert "  wrong-image: what is at 0x08010000 is none of the images" in lines
+    assert any(re.match(r"  \d+ stuck bits in internal, from 0x01", line) for line in lines)
+
+
+def test_a_first_boot_that_fails_is_kept_with_the_flash_as_it_was_provisioned() -> None:
+    contents, _ = state_before_last_boot(life_of(IDLE, Talkative), Story("idle", None))
+    assert contents.internal.stored(0x1_0000, len(OLD.data)) == OLD.data
 
 
 def test_a_failing_state_is_kept_as_that_boot_reads_it(tmp_path: Path) -> None:
     story = Story.parse("update-commit/20:weak-bits@1~0/stored>run/flipped>run")
     bug = bugs.marginal_record_trusted
-    contents, reading = state_before_last_boot(UPDATE, bug, story, 0)
+    contents, reading = state_before_last_boot(life_of(UPDATE, bug), story)
     assert reading is Reading.FLIPPED
     assert contents.is_weak
     board = tmp_path / "board"
@@ -562,7 +755,7 @@ def test_a_failing_state_is_kept_as_that_boot_reads_it(tmp_path: Path) -> None:
 def test_a_board_goes_on_from_a_failing_state(tmp_path: Path) -> None:
     story = Story.parse("update-commit/20:weak-bits@1~0/stored>run/flipped>run")
     bug = bugs.marginal_record_trusted
-    list(keep_failing_state(tmp_path / "board", UPDATE, bug, story, 0))
+    list(keep_failing_state(tmp_path / "board", life_of(UPDATE, bug), story))
     with Board(loader=bug(), state_directory=tmp_path / "board") as board:
         board.run_until(lambda: "starting slot 0: campaign old" in board.console)
         assert "no commit before this reset: rolling back to slot 2" in board.console
@@ -571,7 +764,7 @@ def test_a_board_goes_on_from_a_failing_state(tmp_path: Path) -> None:
 def test_a_board_that_is_there_is_left_alone(tmp_path: Path) -> None:
     write_state_directory(tmp_path, Contents.erased())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    contents, _ = state_before_last_boot(UPDATE, FirstSlot, Story("update-commit", None), 0)
+    contents, _ = state_before_last_boot(life_of(UPDATE, FirstSlot), Story("update-commit", None))
     with pytest.raises(storage.StateDirectoryError, match="holds a board already"):
         write_state_directory(tmp_path, contents)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -606,7 +799,7 @@ def test_the_command_writes_what_it_is_asked_for(tmp_path: Path) -> None:
 def test_a_campaign_that_dies_leaves_no_old_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(_explorer: Explorer) -> NoReturn:
+    def die(_explorer: Explorer, _golden: object) -> NoReturn:
         raise MemoryError
 
     monkeypatch.setattr(Explorer, "_search", die)
@@ -617,15 +810,69 @@ def test_a_campaign_that_dies_leaves_no_old_report(
     assert not old.exists()
 
 
+def test_json_lines_alone_go_to_standard_output() -> None:
+    result = CliRunner().invoke(campaign, [f"{OWN}:IDLE", "--json-lines", "-"])
+    assert result.exit_code == 0, result.output
+    [line] = result.stdout.splitlines()
+    assert json.loads(line)["proven"]
+    assert "exit code 0" in result.stderr
+    assert "idle [power-loss]" in result.stderr
+
+
+def test_a_report_that_cannot_be_written_has_an_exit_code_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, there = tmp_path / "gone", tmp_path / "there.jsonl"
+    gone.mkdir()
+    search = Explorer._search
+
+    def lose_the_directory(explorer: Explorer, golden: Golden) -> None:
+        gone.rmdir()
+        search(explorer, golden)
+
+    monkeypatch.setattr(Explorer, "_search", lose_the_directory)
+    options = ["--junit", str(gone / "j.xml"), "--json-lines", str(there)]
+    result = CliRunner().invoke(campaign, [f"{OWN}:IDLE", *options])
+    assert result.exit_code == 4
+    assert f"the report {gone / 'j.xml'} cannot be written: No such file" in result.stderr
+    assert "Proven" in result.stdout
+    assert "exit code" not in result.stdout
+    assert json.loads(there.read_text())["proven"]
+
+
+def test_a_campaign_that_distrusts_itself_writes_that_into_its_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_explorer: Explorer, _golden: object) -> NoReturn:
+        raise MismatchError("idle/0:before", "nor differs")
+
+    monkeypatch.setattr(Explorer, "_search", fail)
+    file = tmp_path / "out.jsonl"
+    arguments = [f"{OWN}:IDLE", "snapshot", "--json-lines", str(file)]
+    result = CliRunner().invoke(campaign, arguments)
+    assert result.exit_code == 3
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["event"] for line in told] == ["scenario", "distrust", "not-run"]
+    assert not told[0]["proven"]
+    assert "nor differs" in told[1]["problem"]
+    assert told[2]["scenario"] == "snapshot"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ["snapshot", "--html", "no/such/folder/page.html"],
         ["snapshot", "--html", "/dev/null"],
+        ["snapshot", "--html", "/proc/page.html"],
+        ["snapshot", "--html", "same", "--junit", "same"],
+        ["snapshot", "--html", "-", "--junit", "-"],
         ["snapshot", "--state", "board"],
+        ["--replay", TWO_CUTS, "--html", "page.html"],
+        ["--replay", TWO_CUTS, "--json-lines", "-"],
     ],
 )
 def test_files_that_cannot_be_are_refused_before_the_campaign(arguments: list[str]) -> None:
     result = CliRunner().invoke(campaign, arguments)
     assert result.exit_code == 2
-    assert "operations" not in result.output
+    assert "Error: " in result.stderr
+    assert not result.stdout

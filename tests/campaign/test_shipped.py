@@ -5,13 +5,16 @@ import pytest
 from bootloader_model.boot_state import BootState
 from bootloader_model.decision import Reason
 from bootloader_model.loader import MosLoader
-from campaign import explore
-from campaign.explore import Explorer, LikenessError, Settings
-from campaign.flash import Contents, Operation, Tear
+from campaign import cells, work
+from campaign.cells import Contents, Operation, Region, Tear
+from campaign.expand import Life, Plan, Settings
+from campaign.explore import Explorer, LikenessError, Result
 from campaign.golden import run_golden
 from campaign.images import OLD
+from campaign.normal_form import NormalForms
 from campaign.real import MismatchError
 from campaign.scenario import SCENARIOS, Boot, Call, Scenario, steady
+from campaign.story import Story
 from platforms.devices.flash_memory import OperationKind
 from platforms.devices.reset_cause import ResetCause
 
@@ -25,9 +28,13 @@ ONE_RECORD = Scenario(
 )
 
 
+def explore_all(scenario: Scenario, settings: Settings) -> Result:
+    return Explorer(Plan(scenario, MosLoader, settings)).run()
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=[scenario.name for scenario in SCENARIOS])
 def test_no_single_cut_does_harm(scenario: Scenario) -> None:
-    result = Explorer(scenario, MosLoader, Settings(depth=1, check_every=150)).run()
+    result = explore_all(scenario, Settings(depth=1, check_every=150))
     assert not result.findings
     assert result.checked >= 1
     assert result.boots >= result.states > result.operations
@@ -50,7 +57,7 @@ def test_the_journal_scenario_fills_more_than_both_areas() -> None:
 
 
 def test_a_campaign_is_repeatable() -> None:
-    results = [Explorer(ONE_RECORD, MosLoader, Settings(depth=2, seed=5)).run() for _ in range(2)]
+    results = [explore_all(ONE_RECORD, Settings(depth=2, seed=5)) for _ in range(2)]
     for result in results:
         result.seconds = 0
     assert results[0] == results[1]
@@ -58,25 +65,29 @@ def test_a_campaign_is_repeatable() -> None:
 
 
 def test_what_is_computed_wrongly_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Contents.torn
+    right = Region.torn
 
-    def wrong(contents: Contents, operation: Operation, tear: Tear) -> Contents:
-        return right(contents, operation, Tear(tear.shape, tear.progress, tear.seed + 1))
+    def wrong(region: Region, operation: Operation, tear: Tear) -> Region:
+        return right(region, operation, Tear(tear.shape, tear.progress, tear.seed + 1))
 
-    monkeypatch.setattr(Contents, "torn", wrong)
+    monkeypatch.setattr(Region, "torn", wrong)
+    monkeypatch.setattr(cells, "_all_torn", cells._all_torn.__wrapped__)
     with pytest.raises(MismatchError, match="computed"):
-        Explorer(ONE_RECORD, MosLoader, Settings(depth=1, check_every=1)).run()
+        explore_all(ONE_RECORD, Settings(depth=1, check_every=1))
 
 
 def test_states_that_are_not_alike_are_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    def one_form(contents: Contents, _images: object) -> object:
-        return contents.is_weak
+    def one_form(_forms: NormalForms, contents: Contents) -> bytes:
+        return bytes([contents.is_weak])
 
-    monkeypatch.setattr(explore, "normal_form", one_form)
-    monkeypatch.setattr(Explorer, "_check_for_real", lambda *_: None)  # slow, and not the point
+    def no_check(_life: Life, _story: Story) -> None:
+        """Slow, and not the point."""
+
+    monkeypatch.setattr(NormalForms, "of", one_form)
+    monkeypatch.setattr(work, "check_for_real", no_check)
     scenario = next(s for s in SCENARIOS if s.name == "update-watchdog")
     with pytest.raises(LikenessError, match="normal form"):
-        Explorer(scenario, MosLoader, Settings(depth=None, check_every=7)).run()
+        explore_all(scenario, Settings(depth=None, check_every=7))
 
 
 def test_closure_is_reached_where_a_boot_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +96,6 @@ def test_closure_is_reached_where_a_boot_writes_nothing(monkeypatch: pytest.Monk
         return
 
     monkeypatch.setattr("bootloader_model.loader._BootRun._make_firm", nothing)
-    result = Explorer(ONE_RECORD, MosLoader, Settings(depth=None, check_every=20)).run()
+    result = explore_all(ONE_RECORD, Settings(depth=None, check_every=20))
     assert result.is_closed
     assert not result.findings

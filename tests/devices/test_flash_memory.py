@@ -1,13 +1,15 @@
 """The cells: physics, times, listeners, and every way to interrupt an operation."""
 
 import mmap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from platforms.clock import Clock
+from platforms.clock import NEVER_NS, Clock
+from platforms.devices.damage import WORN_BITS, worn_bits
 from platforms.devices.flash_memory import (
     FlashMemory,
     FlashOperation,
@@ -329,3 +331,216 @@ def test_an_interceptor_can_cut_power_later_in_the_operation() -> None:
         rig.program(0, bytes(4))
     assert rig.memory.read(0, 4) == bytes(3) + b"\xff"
     assert rig.clock.now_ns == 75
+
+
+def test_a_bit_stuck_at_0_is_not_erased_and_one_stuck_at_1_is_not_programmed() -> None:
+    rig = Rig()
+    changes: list[tuple[int, int]] = []
+    rig.memory.on_change.append(lambda address, length: changes.append((address, length)))
+    rig.memory.stick({8 * 3 + 0: 0, 8 * 3 + 7: 1, 8 * 70: 0})
+    assert changes == [(3, 1), (70, 1)]
+    assert rig.memory.read(3, 1) == b"\xfe", "it has its level at once"
+    rig.program(2, bytes(3))
+    assert rig.memory.read(2, 3) == b"\x00\x80\x00"
+    rig.memory.begin_erase(0, 64, 100)
+    assert rig.memory.read(2, 3) == b"\xff\xfe\xff"
+
+
+@pytest.mark.parametrize("bit", [-1, 8 * SIZE])
+def test_bits_outside_the_device_neither_flip_nor_stick(bit: int) -> None:
+    rig = Rig()
+    with pytest.raises(FlashError, match="outside the device"):
+        rig.memory.flip(bit)
+    with pytest.raises(FlashError, match="outside the device"):
+        rig.memory.stick({0: 0, bit: 0})
+    assert rig.memory.read(0, SIZE) == b"\xff" * SIZE
+    assert not rig.memory.stuck_bits
+
+
+def test_a_bit_has_two_levels_to_stick_at() -> None:
+    with pytest.raises(InvalidArgumentError, match="0 or 1, not at 2"):
+        Rig().memory.stick({0: 2})
+
+
+def test_a_bit_flips_either_way_and_listeners_hear_of_it() -> None:
+    rig = Rig()
+    changes: list[tuple[int, int]] = []
+    rig.memory.on_change.append(lambda address, length: changes.append((address, length)))
+    rig.memory.flip(8 * 9 + 3)
+    assert rig.memory.read(8, 3) == b"\xff\xf7\xff"
+    rig.memory.flip(8 * 9 + 3)
+    assert rig.memory.read(8, 3) == b"\xff\xff\xff"
+    assert changes == [(9, 1), (9, 1)]
+
+
+def test_a_stuck_bit_is_no_longer_weak() -> None:
+    rig = Rig()
+    rig.memory.weak_bits = {40, 41}
+    rig.memory.stick({41: 0})
+    assert rig.memory.weak_bits == {40}
+
+
+def test_a_weak_bit_that_sticks_while_it_is_driven_does_not_get_weak_again() -> None:
+    rig = Rig()
+    rig.memory.weak_bits = {40, 41}
+    rig.memory.begin_program(5, b"\xfc", 100)
+    rig.memory.stick({40: 1})
+    rig.memory.power_lost(TornShape.NOTHING, 1)
+    assert rig.memory.weak_bits == {41}, "this one was weak before, and was not driven to the end"
+    assert all(rig.memory.read(5, 1)[0] & 1 for _ in range(20))
+
+
+def test_a_sector_that_wears_out_in_an_erase_keeps_zeros_and_was_whole_until_then() -> None:
+    rig = Rig()
+    bits = worn_bits(64, 64, seed=4)
+    rig.program(64, bytes(range(64)))
+
+    def wear_out(operation: FlashOperation, moment: Moment) -> None:
+        if moment is Moment.BEFORE and operation.kind is OperationKind.ERASE:
+            assert rig.memory.read(64, 64) == bytes(range(64))
+            rig.memory.stick(dict.fromkeys(bits, 0))
+
+    rig.memory.interceptor = wear_out
+    rig.memory.begin_erase(64, 64, 100)
+    rig.pass_time(100)
+    content = int.from_bytes(rig.memory.read(64, 64), "little")
+    assert {8 * 64 + bit for bit in range(512) if not content >> bit & 1} == bits
+    assert len(bits) == WORN_BITS
+
+
+Act = Callable[[Rig], None]
+
+
+def programs() -> st.SearchStrategy[Act]:
+    return st.builds(
+        lambda address, data, size: (
+            lambda rig: rig.memory.begin_program(
+                address, data[: SIZE - address], 100, access_size=size
+            )
+        ),
+        st.integers(0, SIZE - 1),
+        st.binary(min_size=1, max_size=80),
+        st.none() | st.integers(1, 8),
+    )
+
+
+def erases() -> st.SearchStrategy[Act]:
+    def erase(rig: Rig, number: int) -> None:
+        sector = GEOMETRY.sectors[number]
+        rig.memory.begin_erase(sector.address, sector.size, 100)
+
+    return st.integers(0, 2).map(lambda number: lambda rig: erase(rig, number))
+
+
+def changes() -> st.SearchStrategy[Act]:
+    """Operations that come to their end, are torn, or hang and are torn later."""
+
+    def change(rig: Rig, begin: Act, end: TornShape | None, seed: int, waits: int) -> None:
+        begin(rig)
+        if end is None:
+            rig.pass_time(100)
+            return
+        if waits > 100:
+            rig.memory.hang()
+        rig.pass_time(waits)
+        rig.memory.power_lost(end, seed)
+
+    return st.builds(
+        lambda begin, end, seed, waits: lambda rig: change(rig, begin, end, seed, waits),
+        programs() | erases(),
+        st.none() | st.sampled_from(TornShape),
+        st.integers(0, 99),
+        st.integers(0, 150),
+    )
+
+
+bit_addresses = st.integers(0, 8 * SIZE - 1)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        changes()
+        | bit_addresses.map(lambda bit: lambda rig: rig.memory.flip(bit))
+        | st.dictionaries(bit_addresses, st.integers(0, 1), max_size=20).map(
+            lambda bits: lambda rig: rig.memory.stick(bits)
+        ),
+        max_size=12,
+    )
+)
+def test_a_stuck_bit_never_reads_as_the_other_level(acts: list[Act]) -> None:
+    rig = Rig()
+    # Some from the start, so that few sequences have none.
+    rig.memory.stick({bit: bit // 37 % 2 for bit in range(0, 8 * SIZE, 37)})
+    for act in acts:
+        act(rig)
+        content = rig.memory.read(0, SIZE)
+        assert all(
+            content[bit // 8] >> bit % 8 & 1 == level
+            for bit, level in rig.memory.stuck_bits.items()
+        )
+
+
+@settings(deadline=None)
+@given(st.lists(programs(), max_size=4), programs(), st.integers(0, 99), st.integers(0, 100))
+def test_a_garbled_program_sets_no_bit(
+    before: list[Act], program: Act, seed: int, passed_ns: int
+) -> None:
+    rig = Rig()
+    for act in before:
+        act(rig)
+        rig.pass_time(100)
+    old = int.from_bytes(rig.memory.read(0, SIZE), "little")
+    program(rig)
+    rig.pass_time(passed_ns)
+    rig.memory.power_lost(TornShape.GARBLED, seed)
+    for _ in range(3):
+        assert int.from_bytes(rig.memory.read(0, SIZE), "little") & ~old == 0
+
+
+@settings(deadline=None)
+@given(st.booleans(), st.integers(0, 200), st.sampled_from(TornShape))
+def test_a_memory_that_hangs_is_busy_until_the_power_goes(
+    has_begun: bool, passed_ns: int, shape: TornShape
+) -> None:
+    rig = Rig()
+    moments: list[Moment] = []
+    rig.memory.interceptor = lambda _operation, moment: moments.append(moment)
+    if has_begun:
+        rig.memory.begin_program(0, b"\x12", 100)
+        rig.pass_time(50)
+    rig.memory.hang()
+    assert rig.memory.hangs
+    assert rig.memory.busy_until_ns == NEVER_NS
+    rig.pass_time(passed_ns)
+    rig.pass_time(10**15)
+    assert rig.memory.busy
+    with pytest.raises(FlashError, match="never ends; cycle the supply"):
+        rig.memory.begin_erase(64, 64, 100)
+    assert Moment.AFTER not in moments
+    rig.memory.power_lost(shape, 1)
+    assert not rig.memory.busy
+    assert not rig.memory.hangs
+    rig.memory.begin_erase(64, 64, 100)
+    rig.pass_time(100)
+    assert not rig.memory.busy
+
+
+def test_a_memory_that_begins_to_hang_when_idle_keeps_its_content() -> None:
+    rig = Rig()
+    rig.program(0, b"\x12\x34")
+    rig.memory.hang()
+    rig.memory.power_lost(TornShape.NOTHING, 1)
+    assert rig.memory.read(0, 2) == b"\x12\x34"
+
+
+def test_damage_is_in_a_mapped_file(tmp_path: Path) -> None:
+    path = tmp_path / "flash.bin"
+    path.write_bytes(b"\xff" * SIZE)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as storage:
+        rig = Rig(storage)
+        rig.memory.flip(8 * 5)
+        rig.memory.stick({8 * 6 + 1: 0})
+        rig.memory.begin_program(7, b"\x00", 100)
+        rig.memory.hang()
+    assert path.read_bytes()[4:9] == b"\xff\xfe\xfd\x00\xff"

@@ -412,3 +412,20 @@ def test_cells_of_another_chip_are_refused() -> None:
     memory = FlashMemory("small", geometry, Clock(), bytearray(4096))
     with pytest.raises(InvalidArgumentError, match="12 sectors"):
         InternalFlash(memory, lambda _duration_ns: None)
+
+
+def test_a_reset_ends_what_hangs_and_until_then_no_write_is_taken(rig: Rig) -> None:
+    rig.unlock()
+    rig.write(Register.CR, CR_SER | X32 | CR_STRT)
+    rig.memory.hang()
+    before_ns = rig.clock.now_ns
+    rig.write(Register.CR, CR_LOCK)
+    rig.write(Register.OPTCR, 0)
+    rig.flash.program_word(0x20000, bytes(4))
+    assert rig.clock.now_ns == before_ns, "nothing waits for what never comes"
+    assert rig.read(Register.SR) == SR_BSY
+    assert not rig.read(Register.CR) & CR_LOCK
+    rig.flash.reset()
+    assert rig.read(Register.SR) == 0
+    assert rig.read(Register.CR) == CR_LOCK
+    assert rig.memory.read(0x20000, 4) == b"\xff" * 4

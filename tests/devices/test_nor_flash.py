@@ -509,3 +509,20 @@ def test_any_division_of_a_transfer_gives_the_same_result(
     assert whole.operations == divided.operations
     assert whole.status() == divided.status()
     assert whole.memory.storage == divided.memory.storage
+
+
+def test_a_chip_that_hangs_is_busy_until_the_supply_is_cycled() -> None:
+    rig = Rig()
+    rig.send("06")
+    rig.send("20 000000")
+    rig.memory.hang()
+    rig.pass_time(1000 * NS_PER_S)
+    for command in ("04", "ab", "66", "99"):  # no instruction helps, a software reset included
+        rig.send(command)
+    rig.pass_time(NS_PER_S)
+    assert rig.status() == BUSY | WEL
+    assert rig.send("9f", 3) == b"\xff\xff\xff"
+    rig.chip.power_lost(TornShape.NOTHING, 1)
+    rig.chip.power_on()
+    assert rig.status() == 0
+    assert rig.send("9f", 3).hex() == "ef4016"

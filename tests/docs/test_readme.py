@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from campaign.explore import Explorer, Settings
+from campaign.expand import Plan, Settings
+from campaign.explore import Explorer
 from campaign.judge import Kind
 from campaign.scenario import SCENARIOS
 from otasim.bundle_server import BundleServer
@@ -58,5 +59,5 @@ def test_the_boot_loader_of_the_readme_is_caught_as_it_says() -> None:
     exec(compile(code, str(README), "exec"), namespace)  # noqa: S102 - our own README
     loader = cast("LoaderFactory", namespace["MyLoader"])
     scenario = next(known for known in SCENARIOS if known.name == "update-commit")
-    result = Explorer(scenario, loader, Settings(depth=1)).run()
+    result = Explorer(Plan(scenario, loader, Settings(depth=1))).run()
     assert Kind.WAY_BACK_LOST in result.failures

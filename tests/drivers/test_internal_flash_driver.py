@@ -1,12 +1,13 @@
 """The driver of the internal flash on the modelled peripheral."""
 
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from platforms.clock import NS_PER_MS, NS_PER_US, Clock
+from platforms.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
 from platforms.devices import stm32f405_flash
 from platforms.devices.flash_memory import FlashMemory, FlashOperation
 from platforms.devices.internal_flash import (
@@ -183,3 +184,44 @@ def test_a_reset_on_the_way_passes_through_and_locks(rig: Rig) -> None:
         driver.erase(0, 0x4000)
     assert rig.locked
     assert not rig.memory.busy
+
+
+@pytest.mark.parametrize("act", ["read", "program", "erase"])
+def test_a_flash_that_hangs_is_given_up(rig: Rig, act: str) -> None:
+    rig.memory.hang()
+    acts: dict[str, Callable[[], object]] = {
+        "read": lambda: rig.driver.read(0, 4),
+        "program": lambda: rig.driver.program(0, bytes(4)),
+        "erase": lambda: rig.driver.erase(0, 0x4000),
+    }
+    with pytest.raises(FlashError, match="still busy 32000 ms"):
+        acts[act]()
+    assert rig.clock.now_ns == 32 * NS_PER_S, "twice the time of a mass erase"
+    assert not rig.operations
+
+
+@pytest.mark.parametrize(
+    ("act", "given_up_ns"),
+    [("program", 100 * NS_PER_US), ("erase", 2 * 250 * NS_PER_MS)],
+)
+def test_an_operation_that_hangs_is_given_up_at_the_data_sheets_maximum(
+    rig: Rig, act: str, given_up_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = rig.flash.write
+
+    def checked_write(offset: int, width: int, value: int) -> None:
+        assert not rig.memory.busy, "a write to CR would stall the bus for ever"
+        write(offset, width, value)
+
+    monkeypatch.setattr(rig.flash, "write", checked_write)
+    rig.memory.on_operation.append(lambda _operation: rig.memory.hang())
+    acts = {
+        "program": lambda: rig.driver.program(0, bytes(4)),
+        "erase": lambda: rig.driver.erase(0, 0x4000),
+    }
+    with pytest.raises(FlashError, match="still busy"):
+        acts[act]()
+    assert given_up_ns <= rig.clock.now_ns <= given_up_ns + 20 * NS_PER_US
+    rig.flash.reset()
+    rig.memory.on_operation.clear()
+    rig.driver.program(0x4000, bytes(4))

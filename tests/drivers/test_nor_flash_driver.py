@@ -10,6 +10,7 @@ from platforms.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
 from platforms.devices import w25q32jv
 from platforms.devices.flash_memory import FlashMemory, FlashOperation, OperationKind
 from platforms.devices.nor_flash import SpiNorFlash
+from platforms.devices.torn import TornShape
 from platforms.drivers.nor_flash import NorFlashDriver
 from platforms.flash import FlashDevice, FlashError
 
@@ -246,3 +247,37 @@ def test_a_reset_while_waiting_passes_through(rig: Rig) -> None:
     driver = NorFlashDriver(rig.chip, reset)
     with pytest.raises(ResetError):
         driver.erase(0, 0x1000)
+
+
+@pytest.mark.parametrize("act", ["read", "program", "erase"])
+def test_a_chip_that_hangs_is_given_up_until_its_supply_is_cycled(rig: Rig, act: str) -> None:
+    rig.memory.hang()
+    acts = {
+        "read": lambda driver: driver.read(0, 4),
+        "program": lambda driver: driver.program(0, bytes(4)),
+        "erase": lambda driver: driver.erase(0, 0x1000),
+    }
+    for driver in (rig.driver, NorFlashDriver(rig.chip, rig.wait)):  # after a reset: no cure
+        start_ns = rig.clock.now_ns
+        with pytest.raises(FlashError, match="busy for 50 s"):
+            acts[act](driver)
+        assert 50 * NS_PER_S <= rig.clock.now_ns - start_ns < 51 * NS_PER_S
+    assert not rig.operations
+    rig.chip.power_lost(TornShape.NOTHING, 1)
+    rig.chip.power_on()
+    acts[act](rig.driver)
+
+
+@pytest.mark.parametrize(
+    ("act", "given_up_ns"), [("program", 3 * NS_PER_MS), ("erase", 400 * NS_PER_MS)]
+)
+def test_an_operation_that_hangs_is_given_up_too(rig: Rig, act: str, given_up_ns: int) -> None:
+    rig.memory.on_operation.append(lambda _operation: rig.memory.hang())
+    acts = {
+        "program": lambda: rig.driver.program(0, bytes(4)),
+        "erase": lambda: rig.driver.erase(0, 0x1000),
+    }
+    with pytest.raises(FlashError, match="still busy after"):
+        acts[act]()
+    # What the polls take on the bus comes on top.
+    assert given_up_ns <= rig.clock.now_ns <= given_up_ns * 11 // 10 + NS_PER_MS

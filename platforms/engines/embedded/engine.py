@@ -278,8 +278,9 @@ class EmbeddedEngine:
     def _run_slice(self, deadline_ns: int) -> None:
         busy_until_ns = self._flash.busy_until_ns()
         if busy_until_ns > self.clock.now_ns:
-            # RM0090 3.5: the bus stalls every access to the flash until the operation has ended.
-            self.clock.advance_to(min(busy_until_ns, deadline_ns))
+            # RM0090 3.5: the bus stalls every access to the flash until the operation has ended,
+            # or an event resets the board.
+            self.clock.advance_to(min(busy_until_ns, self._next_stop_ns(deadline_ns)))
             return
         if self._stale_flash:
             self._refresh_flash()

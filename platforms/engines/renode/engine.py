@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from platforms.clock import NS_PER_MS, NS_PER_US, Clock
+from platforms.clock import NEVER_NS, NS_PER_MS, NS_PER_US, Clock
 from platforms.description import BoardDescription
 from platforms.devices.device_signature import DeviceSignature
 from platforms.devices.peripheral import UnsupportedHardwareError
@@ -250,10 +250,12 @@ class RenodeEngine:
             self._follow_renode()
             self._refresh_flash()
             value = action()
-            busy_ns = self._flash.busy_until_ns() - self.clock.now_ns
-            if busy_ns > 0:
-                # RM0090 3.5: the bus stalls every access to the flash until its operation ends.
-                self.advance(busy_ns)
+            busy_until_ns = self._flash.busy_until_ns()
+            # RM0090 3.5: the bus stalls every access to the flash until its operation ends.
+            if busy_until_ns == NEVER_NS:
+                self._hold_for_good()
+            elif busy_until_ns > self.clock.now_ns:
+                self.advance(busy_until_ns - self.clock.now_ns)
             self._watch_stores()
             self._set_alarm()
         except UnsupportedHardwareError as error:
@@ -342,7 +344,7 @@ class RenodeEngine:
         self._events.fault(ProcessorFault(kind, counter, address, exception))
 
     def _hold_for_good(self) -> None:
-        """The processor is locked up: only a reset helps."""
+        """The processor is locked up or its bus stalls for ever: only a reset helps."""
         self._released = False
         self._hardware.hold()
 

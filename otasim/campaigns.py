@@ -1,0 +1,168 @@
+"""Campaigns by name: the loader, the scenario and the workers that a command line speaks of."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import bootloader_model
+import campaign
+import firmware
+import otasim
+import platforms
+import rpc_shim
+from bootloader_model.custom_loader import load_loader
+from bootloader_model.loader import MosLoader
+from bootloader_model.protocol import Loader
+from campaign.boot import LoaderFactory
+from campaign.expand import Plan
+from campaign.saved import SavedWork, cache_directory, fingerprint
+from campaign.scenario import SCENARIOS, Scenario
+from campaign.work import processes
+from platforms.errors import OtasimError
+
+_PACKAGES = (bootloader_model, campaign, firmware, otasim, platforms, rpc_shim)
+
+
+class CampaignNameError(OtasimError):
+    """Something is called by a name that nothing has.
+
+    Attributes:
+        name: what was asked for.
+    """
+
+    def __init__(self, what: str, name: str, problem: str) -> None:
+        super().__init__(f"{what} {name!r}: {problem}")
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class NamedLoader:
+    """Makes a boot loader by name, in whichever process.
+
+    Attributes:
+        name: `package.module:Class`.
+        directory: where its module is looked for first.
+    """
+
+    name: str
+    directory: Path
+
+    def __call__(self) -> Loader:
+        """A new loader."""
+        return load_loader(self.name, directory=self.directory)
+
+
+def find_loader(name: str | None) -> LoaderFactory:
+    """The loader of that name, the shipped one without; LoaderNameError when there is none."""
+    if name is None:
+        return MosLoader
+    factory = NamedLoader(name, Path.cwd())
+    factory()
+    return factory
+
+
+def find_scenario(name: str) -> Scenario:
+    """A scenario, or the user's own as `module:NAME`; CampaignNameError when there is none."""
+    for scenario in SCENARIOS:
+        if scenario.name == name:
+            return scenario
+    if ":" not in name:
+        known = ", ".join(scenario.name for scenario in SCENARIOS)
+        raise CampaignNameError("scenario", name, f"expected module:NAME or one of {known}")
+    found = _attribute("scenario", name)
+    if not isinstance(found, Scenario):
+        raise CampaignNameError("scenario", name, "it is no campaign.scenario.Scenario")
+    return found
+
+
+def _attribute(what: str, name: str) -> object:
+    """Something in a module of the user's, which may lie in the working directory."""
+    module_name, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise CampaignNameError(what, name, str(error)) from error
+    if not hasattr(module, attribute):
+        raise CampaignNameError(what, name, f"module {module_name!r} has no {attribute!r}")
+    found: object = getattr(module, attribute)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Labour:
+    """Who does the work.
+
+    Attributes:
+        executor: None: this process.
+        workers: how many there are, more or less.
+        is_in_order: whether each takes its tasks in the order in which they are handed out.
+    """
+
+    executor: Executor | None = None
+    workers: int = 1
+    is_in_order: bool = True
+
+
+@contextmanager
+def labour(jobs: int, executor_name: str | None) -> Iterator[Labour]:
+    """The workers that are asked for, let go at the end.
+
+    Args:
+        jobs: how many processes; with an executor how many tasks it does at a time.
+        executor_name: `module:function` that makes an executor; None = processes here.
+    """
+    if executor_name is not None:
+        with _own_executor(executor_name) as executor:
+            yield Labour(executor, max(jobs, 2), is_in_order=False)
+    elif jobs > 1:
+        with processes(jobs) as executor:
+            try:
+                yield Labour(executor, jobs)
+            except BaseException:
+                executor.shutdown(wait=False, cancel_futures=True)
+                raise
+    else:
+        yield Labour()
+
+
+def _own_executor(name: str) -> AbstractContextManager[Executor]:
+    factory = _attribute("executor", name) if ":" in name else None
+    if not callable(factory):
+        raise CampaignNameError("executor", name, "expected module:function that makes an executor")
+    executor: object = factory()
+    if not callable(getattr(executor, "submit", None)):
+        kind = type(executor).__name__
+        raise CampaignNameError("executor", name, f"a {kind} has no submit(), executors have")
+    if isinstance(executor, Executor):
+        return executor
+    return nullcontext(executor)  # type: ignore[arg-type] # anything with submit() will do
+
+
+def saved_work(
+    plan: Plan, loader_name: str | None, shard: tuple[int, int], *, is_resumed: bool
+) -> SavedWork:
+    """Where the work of a campaign is kept until it is done."""
+    told = (plan.scenario, loader_name, plan.settings, shard)
+    name = fingerprint(told, sorted(_sources(plan)))
+    return SavedWork(cache_directory() / f"{plan.scenario.name}-{name}", is_resumed=is_resumed)
+
+
+def _sources(plan: Plan) -> set[Path]:
+    """All code that a campaign's results depend on."""
+    own = {
+        path
+        for package in _PACKAGES
+        for folder in package.__path__
+        for path in Path(folder).rglob("*.py")
+    }
+    module = inspect.getmodule(type(plan.loader()))
+    if module is not None and module.__file__ is not None:
+        own.add(Path(module.__file__))
+    return own

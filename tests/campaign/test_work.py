@@ -1,0 +1,170 @@
+"""Whoever does the work, and however often it is broken off: the campaign comes to the same end."""
+
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import pytest
+from distributed import Client, LocalCluster
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootloader_model.loader import MosLoader
+from campaign.expand import Plan, Settings
+from campaign.explore import Explorer, Result
+from campaign.real import MismatchError
+from campaign.saved import SavedWork, fingerprint
+from campaign.scenario import SCENARIOS
+from campaign.work import Check, UnsendableError, Workers, processes
+from tests.campaign.bugs import no_backup
+from tests.campaign.own_loader import IDLE
+
+SNAPSHOT = next(scenario for scenario in SCENARIOS if scenario.name == "snapshot")
+PLAN = Plan(SNAPSHOT, MosLoader, Settings(depth=2, check_every=2000))
+BUGGY = Plan(SCENARIOS[0], no_backup, Settings(depth=1, check_every=0))
+
+
+def explored(plan: Plan, workers: Workers | None = None, shard: tuple[int, int] = (1, 1)) -> Result:
+    result = Explorer(plan, workers, shard=shard).run()
+    result.seconds = 0
+    return result
+
+
+@pytest.fixture(scope="module")
+def alone() -> Result:
+    return explored(PLAN)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Executor]:
+    with processes(2) as executor:
+        yield executor
+
+
+def test_two_processes_come_to_the_same_result(alone: Result, pool: Executor) -> None:
+    assert explored(PLAN, Workers(PLAN, pool, workers=2)) == alone
+    assert alone.deepest == 2
+    assert alone.checked > 1
+
+
+def test_they_find_the_same_stories(pool: Executor) -> None:
+    found = explored(BUGGY, Workers(BUGGY, pool, workers=2))
+    assert found == explored(BUGGY)
+    assert found.findings
+
+
+def test_what_another_process_finds_wrong_comes_back(pool: Executor) -> None:
+    with pytest.raises(MismatchError, match=r"snapshot/0:before: nor differs\..* this line$"):
+        pool.submit(_fail).result()
+
+
+def _fail() -> None:
+    raise MismatchError("snapshot/0:before", "nor differs")
+
+
+def test_an_executor_that_takes_tasks_in_any_order_does_as_well(alone: Result) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        assert explored(PLAN, Workers(PLAN, executor, workers=3, is_in_order=False)) == alone
+
+
+@pytest.mark.filterwarnings("ignore")  # of Dask's own, about this machine
+def test_a_dask_cluster_does_the_work() -> None:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        executor = cast("Executor", client.get_executor())
+        workers = Workers(BUGGY, executor, workers=2, is_in_order=False)
+        assert explored(BUGGY, workers) == explored(BUGGY)
+
+
+def test_shards_together_are_the_whole() -> None:
+    plan = Plan(SNAPSHOT, MosLoader, Settings(check_every=0))
+    whole = explored(plan)
+    parts = [explored(plan, shard=(number, 3)) for number in (1, 2, 3)]
+    assert sum(part.cuts for part in parts) == whole.cuts
+    # States that boots leave may be met in more than one part.
+    assert sum(part.states for part in parts) >= whole.states
+    assert all(0 < part.cuts < whole.cuts for part in parts)
+
+
+def test_what_cannot_be_sent_is_told(pool: Executor) -> None:
+    plan = Plan(IDLE, lambda: MosLoader(), Settings())  # noqa: PLW0108 - it has no name
+    with pytest.raises(UnsendableError, match="by name"):
+        Workers(plan, pool)
+
+
+def test_a_failed_check_in_another_process_is_told(pool: Executor) -> None:
+    from campaign.story import Story  # noqa: PLC0415
+    from platforms.errors import OtasimError  # noqa: PLC0415
+
+    with pytest.raises(OtasimError, match="no such operation"):
+        list(Workers(PLAN, pool).results([Check(Story.parse("snapshot/9999:before"))]))
+
+
+# -- work that is kept ----------------------------------------------------------------------------
+
+
+@given(results=st.lists(st.binary(max_size=50), min_size=1, max_size=6), data=st.data())
+def test_a_file_cut_anywhere_holds_the_results_before(
+    results: list[bytes], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("saved") / "work"
+    with SavedWork(path, is_resumed=False) as saved:
+        ends = [0]
+        for number, result in enumerate(results):
+            saved.keep(number, result)
+            ends.append(path.stat().st_size)
+    length = data.draw(st.integers(0, ends[-1]))
+    with path.open("r+b") as file:
+        file.truncate(length)
+        if data.draw(st.booleans()):
+            file.seek(length)
+            file.write(b"\x07nonsense")
+    whole = sum(end <= length for end in ends) - 1
+    with SavedWork(path, is_resumed=True) as saved:
+        assert [saved.load(number) for number in range(saved.count)] == results[:whole]
+        saved.keep(whole, "more")
+    with SavedWork(path, is_resumed=True) as saved:
+        assert saved.load(saved.count - 1) == "more"
+        assert saved.count == whole + 1
+
+
+def test_work_that_is_not_resumed_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "work"
+    with SavedWork(path, is_resumed=False) as saved:
+        saved.keep(0, 1)
+    with SavedWork(path, is_resumed=False) as saved:
+        assert saved.count == 0
+
+
+def test_kept_work_is_taken_up_by_other_workers(
+    alone: Result, pool: Executor, tmp_path: Path
+) -> None:
+    path = tmp_path / "work"
+    calls = iter(range(12))
+
+    def interrupt(_result: Result, _waiting: int) -> None:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+
+    with SavedWork(path, is_resumed=False) as saved:
+        first = Explorer(PLAN, Workers(PLAN, saved=saved), on_progress=interrupt).run()
+        assert first.is_interrupted
+        assert 0 < first.states < alone.states
+    with SavedWork(path, is_resumed=True) as saved:
+        assert saved.count > 1
+        resumed = partial(Workers, PLAN, pool, workers=2, saved=saved)
+        assert explored(PLAN, resumed()) == alone
+
+
+def test_other_code_is_another_campaign(tmp_path: Path) -> None:
+    source = tmp_path / "loader.py"
+    source.write_text("a = 1\n")
+    first = fingerprint(["snapshot", 1], [source])
+    assert fingerprint(["snapshot", 1], [source]) == first
+    assert fingerprint(["snapshot", 2], [source]) != first
+    source.write_text("a = 2\n")
+    assert fingerprint(["snapshot", 1], [source]) != first
