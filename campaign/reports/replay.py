@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from campaign.cells import Contents, Reading
-from campaign.expand import Life
+from campaign.expand import LASTING, Life
 from campaign.judge import update_problem
 from campaign.reports.dump import describe_contents, dump_lines
 from campaign.reports.report import LivedBoot, live_story, struck
@@ -62,7 +62,8 @@ def ending_lines(lived: LivedBoot, life: Life) -> Iterator[str]:
     problem = verdict.problem
     if verdict.image is not None:
         yield f"  runs: {verdict.image}"
-        problem = problem or update_problem(life.plan.loader, boot)
+        if life.plan.settings.fault not in LASTING:
+            problem = problem or update_problem(life.plan.loader, boot)
     if problem is not None:
         yield f"  {problem.kind.value}: {problem.text}"
 

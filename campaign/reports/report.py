@@ -3,7 +3,7 @@
 import inspect
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -407,15 +407,16 @@ def _promise(results: Sequence[Result]) -> str:
     return f"{boards}, and can be updated" if is_updated else boards
 
 
-def hopeless_lines(results: Iterable[Result]) -> Iterator[str]:
-    """In how many states nothing could be done, for each campaign with some."""
-    for result in results:
-        if result.tally.hopeless:
-            yield (
-                f"{label(result)}: in {count(result.tally.hopeless, 'state')} the fault has left"
-                " nothing that any loader could start; that is no failure of the loader's, and not"
-                " counted as one"
-            )
+def hopeless(results: Sequence[Result]) -> str:
+    """In how many states nothing could be done, and where; empty when in none."""
+    number = sum(result.tally.hopeless for result in results)
+    if not number:
+        return ""
+    told = ", ".join(f"{label(r)} {r.tally.hopeless:,}" for r in results if r.tally.hopeless)
+    return (
+        f"in {count(number, 'state')} the fault has left nothing that any loader could start, which"
+        f" is no failure and not counted as one: {told}"
+    )
 
 
 def limits(report: Report) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from campaign.reports.report import (
     count,
     coverage,
     headline,
-    hopeless_lines,
+    hopeless,
     how_often,
     label,
     limits,
@@ -30,7 +30,7 @@ _EXIT_MEANINGS = {
 def scenario_line(result: Result) -> str:
     """A scenario's result in one line."""
     return (
-        f"{label(result):<32} {result.operations:>4} operations {result.cuts:>9,} cuts"
+        f"{label(result):<34} {result.operations:>4} operations {result.cuts:>9,} cuts"
         f" {result.states:>8,} states {result.boots:>8,} boots  {verdict_sentence(result)}"
     )
 
@@ -46,8 +46,8 @@ def summary_lines(report: Report) -> Iterator[str]:
     proven = [r for r in report.results if report.verdict_of(r) is Verdict.PROVEN]
     if proven and report.verdict is not Verdict.PROVEN:
         yield f"proven: {', '.join(f'{label(r)} ({_how_far(r)})' for r in proven)}"
-    for line in hopeless_lines(report.results):
-        yield f"hopeless: {line}"
+    if dead := hopeless(report.results):
+        yield f"hopeless: {dead}"
     for limit in limits(report):
         yield f"not shown: {limit}"
     yield from _effort(report)

@@ -251,7 +251,10 @@ def test_a_story_that_cannot_be_lived_again_is_told_nevertheless(failing: Report
 def test_what_no_loader_could_have_started_is_said_and_is_no_failure(hopeless: Report) -> None:
     assert hopeless.verdict is Verdict.PROVEN
     assert [result.tally.hopeless for result in hopeless.results] == [1, 0]
-    told = "snapshot [worn-sector]: in 1 state the fault has left nothing that any loader could"
+    told = (
+        "in 1 state the fault has left nothing that any loader could start, which is no failure and"
+        " not counted as one: snapshot [worn-sector] 1"
+    )
     summary = "\n".join(summary_lines(hopeless))
     assert f"hopeless: {told}" in summary
     assert "Proven for 1 fault in each story: every board boots that any loader could start" in (
@@ -261,7 +264,7 @@ def test_what_no_loader_could_have_started_is_said_and_is_no_failure(hopeless: R
     assert "not shown: updates after worn-sector" in summary
     assert told in said(page_of(hopeless))
     objects = [json.loads(line) for line in json_lines(hopeless).splitlines()]
-    assert [told["hopeless"] for told in objects] == [1, 0]
+    assert [each["hopeless"] for each in objects] == [1, 0]
     only_reset = replace(hopeless, scenarios=hopeless.scenarios[1:])
     summary = "\n".join(summary_lines(only_reset))
     assert "hopeless" not in summary
@@ -729,6 +732,12 @@ def test_a_replay_tells_the_boot_that_goes_on_with_damage() -> None:
     assert "boot 1, reset cause software, marginal bits stored" in lines
     assert "  wrong-image: what is at 0x08010000 is none of the images" in lines
     assert any(re.match(r"  \d+ stuck bits in internal, from 0x01", line) for line in lines)
+
+
+def test_a_replay_asks_for_no_update_of_a_board_with_broken_cells() -> None:
+    worn = Story.parse("update-commit+worn-sector/1:nor.0%before/stored>run")
+    lines = list(replay_lines(Life(plan(UPDATE, fault=worn.fault)), worn))
+    assert not any("cannot-update" in line for line in lines)
 
 
 def test_a_first_boot_that_fails_is_kept_with_the_flash_as_it_was_provisioned() -> None:
