@@ -1,14 +1,13 @@
 """One boot of a loader on campaign flash, bounded: whatever the loader does, it ends."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
 from bootloader_model.protocol import BootTarget, Loader
-from campaign.cells import Contents, Operation, Reading, Tear, sectors_of
+from campaign.cells import Contents, Operation, Reading, Tear
 from campaign.flash import FlashPair, Traced
 from platforms.clock import NS_PER_S
-from platforms.devices.flash_memory import OperationKind
 from platforms.devices.reset_cause import ResetCause
 from platforms.flash import FlashDevice
 from platforms.machine import ResetAsserted
@@ -81,14 +80,6 @@ class BootRun:
     has_watchdog: bool
     reading: Reading
     unwatched: int = 0
-
-    def erased_sectors(self) -> Iterator[tuple[str, int]]:
-        """Name of the memory and address of each sector, every time that it was erased."""
-        for traced in self.trace:
-            operation = traced.operation
-            if operation.kind is OperationKind.ERASE:
-                for sector in sectors_of(operation):
-                    yield operation.flash.value, sector
 
 
 class Hardware:

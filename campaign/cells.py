@@ -31,7 +31,7 @@ _TORN_CACHE = 4096  # a torn erase of an internal sector holds two times 64 KB
 _REGION_CACHE = 4096  # operations; each with as many regions as there are tears
 
 _LARGEST_ERASE = max(erase.size for erase in w25q32jv.ERASE_TYPES)
-_GEOMETRIES: Mapping[FlashName, FlashGeometry] = {
+GEOMETRIES: Mapping[FlashName, FlashGeometry] = {
     FlashName.NOR: w25q32jv.GEOMETRY,
     FlashName.INTERNAL: stm32f405_flash.GEOMETRY,
 }
@@ -133,7 +133,7 @@ def sectors_of(operation: Operation) -> tuple[int, ...]:
 
 @cache
 def _sectors_between(flash: FlashName, address: int, end: int) -> tuple[int, ...]:
-    sectors = _GEOMETRIES[flash].sectors
+    sectors = GEOMETRIES[flash].sectors
     return tuple(each.address for each in sectors if each.address < end and each.end > address)
 
 
@@ -405,7 +405,7 @@ class Cells:
 @cache
 def _region_starts(flash: FlashName) -> tuple[int, ...]:
     """The partitions of a memory that stand by themselves, whatever erase command is used."""
-    geometry = _GEOMETRIES[flash]
+    geometry = GEOMETRIES[flash]
     if len({sector.size for sector in geometry.sectors}) > 1:
         return (0,)  # the internal flash: bursts of words start anywhere, and it holds one slot
     partitions = [p.offset for p in DEFAULT_LAYOUT.partitions.values() if p.flash is flash]

@@ -5,6 +5,7 @@ out, and a flash memory that stays busy, meet the firmware at work: it goes on a
 the end of the step, before the power is cycled.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -53,6 +54,21 @@ def damages(golden: Golden, fault: Fault, seed: int) -> Iterator[Cut]:
             for flash in FlashName:
                 for bit in _used_bits(step.end, flash):
                     yield replace(last, damage=Damage(flash, bit))
+
+
+def number_of_damages(golden: Golden, fault: Fault, seed: int) -> Counter[int]:
+    """How many there are, by operation; the bits that can flip are not gone through one by one."""
+    if fault is not Fault.BIT_FLIP:
+        return Counter(cut.operation for cut in damages(golden, fault, seed))
+    return Counter(
+        {
+            step.first_operation + len(step.trace) - 1: sum(
+                8 * PAGE_SIZE for flash in FlashName for _ in step.end.of(flash).pages()
+            )
+            for step in golden.steps
+            if step.trace
+        }
+    )
 
 
 def _some_changed_bits(operation: Operation) -> list[int]:

@@ -21,9 +21,9 @@ from functools import cached_property
 
 from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
 from campaign.cells import EXTREMES, Contents, Reading, Tear, Tears
-from campaign.damage import damaged_point, damages
+from campaign.damage import damaged_point, damages, number_of_damages
 from campaign.faults import Fault, tears_of
-from campaign.flash import Traced
+from campaign.flash import Traced, erased_sectors
 from campaign.golden import CutPoint, Golden, GoldenStep, cuts_of, point_of, run_golden
 from campaign.images import PROBE, Image
 from campaign.judge import Kind, Problem, Verdict, has_way_out, judge, update_problem
@@ -39,7 +39,7 @@ MOST_BITES = 4
 _EXACT_CUTS = 1
 """Up to so many cuts states are the same only when every byte is."""
 _HASH_SIZE = 16
-_LASTING = (Fault.STUCK_BIT, Fault.WORN_SECTOR)
+LASTING = (Fault.STUCK_BIT, Fault.WORN_SECTOR)
 """Broken cells stay broken: no loader can promise that such a board takes updates."""
 
 
@@ -163,16 +163,18 @@ class Life:
             for cut in damages(self.golden, settings.fault, settings.seed):
                 yield self.point(cut)
 
-    def number_of_points(self) -> int:
-        """How many there are."""
+    def number_of_points(self) -> Counter[int]:
+        """How many there are, by the number of the operation that they are at."""
         settings = self.plan.settings
         if not settings.fault.interrupts:
-            return sum(1 for _ in damages(self.golden, settings.fault, settings.seed))
-        return sum(
-            1 + sum(1 + len(self._tears(traced).each) for traced in step.trace)
-            for step in self.golden.steps
-            if step.trace
-        )
+            return number_of_damages(self.golden, settings.fault, settings.seed)
+        found: Counter[int] = Counter()
+        for step in self.golden.steps:
+            for number, traced in enumerate(step.trace, step.first_operation):
+                found[number] = 1 + len(self._tears(traced).each)
+            if step.trace:
+                found[step.first_operation + len(step.trace) - 1] += 1  # the cut behind it
+        return found
 
     def _tears(self, traced: Traced) -> Tears:
         settings = self.plan.settings
@@ -215,6 +217,20 @@ class Life:
     def judge(self, expectation: Expectation, boot: BootRun) -> Verdict:
         """What is to be said of a complete boot."""
         return judge(boot, expectation, self.images)
+
+    @cached_property
+    def _processor(self) -> Processor | None:
+        """Made when it is first needed, in the process that needs it."""
+        return None if self.plan.processor is None else self.plan.processor()
+
+    def answer_problem(self, boot: BootRun, image: Image) -> Problem | None:
+        """What is wrong with the answer of the application that a boot has started; None: nothing.
+
+        Without a processor there is nothing to be said.
+        """
+        if self._processor is None:
+            return None
+        return answer_problem(self._processor, boot, image)
 
     def update_problem(self, boot: BootRun) -> Problem | None:
         """What keeps the board from taking an update after a boot; None when nothing does."""
@@ -301,7 +317,7 @@ class Tally:
         """One more boot."""
         self.boots += 1
         self.reasons.update(decision.reason for decision in boot.decisions)
-        self.erases.update(boot.erased_sectors())
+        self.erases.update(erased_sectors(boot.trace))
 
     def add(self, other: "Tally") -> None:
         """All that another one has counted."""
@@ -344,11 +360,6 @@ class Expander:
         self._told: set[Hashable] = set()
         self._updatable: dict[bytes, Problem | None] = {}
         self._answers: dict[tuple[bytes, str], Problem | None] = {}
-
-    @cached_property
-    def _processor(self) -> Processor | None:
-        """Made when it is first needed, in the process that needs it."""
-        return None if self._plan.processor is None else self._plan.processor()
 
     @cached_property
     def board(self) -> WholeBoard | None:
@@ -437,7 +448,7 @@ class Expander:
         return is_dead and not has_way_out(boot.contents, self._plan.scenario.images)
 
     def _update_problem(self, boot: BootRun) -> Problem | None:
-        if self._plan.settings.fault in _LASTING:
+        if self._plan.settings.fault in LASTING:
             return None
         form = self._forms.of(boot.contents)
         if form not in self._updatable:
@@ -445,11 +456,9 @@ class Expander:
         return self._updatable[form]
 
     def _answer_problem(self, boot: BootRun, image: Image) -> Problem | None:
-        if self._processor is None:
-            return None
         key = self._forms.of(boot.contents), image.name
         if key not in self._answers:
-            self._answers[key] = answer_problem(self._processor, boot, image)
+            self._answers[key] = self.life.answer_problem(boot, image)
         return self._answers[key]
 
     def _cut_states(self, state: State, boot: BootRun) -> Iterator[tuple[Cut, State]]:

@@ -17,6 +17,7 @@ from campaign.expand import Follower, Harvest, Plan, State, Tally
 from campaign.faults import Fault
 from campaign.golden import CutPoint, Golden
 from campaign.judge import Kind, Problem
+from campaign.real import MismatchError
 from campaign.story import Recovery, Story
 from campaign.work import Check, Expand, Outcome, Workers
 from platforms.errors import OtasimError
@@ -49,6 +50,7 @@ class Result:
     Attributes:
         scenario: its name.
         fault: what went wrong first.
+        shard: of the first cuts only those of part K of N were taken, as (K, N).
         operations: flash operations of the golden run.
         tally: cuts that were computed and judged (equal states included), boots, decisions, erases.
         states: distinct states.
@@ -60,10 +62,12 @@ class Result:
         is_interrupted: not all that was asked for has been done.
         failures: how many states ended in each kind of failure.
         findings: the first story of each kind.
+        distrust: what the campaign's own checks found wrong with it; empty when nothing is.
     """
 
     scenario: str
     fault: Fault = Fault.POWER_LOSS
+    shard: tuple[int, int] = (1, 1)
     operations: int = 0
     tally: Tally = field(default_factory=Tally)
     states: int = 0
@@ -75,6 +79,7 @@ class Result:
     is_interrupted: bool = False
     failures: Counter[Kind] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
+    distrust: str = ""
 
     @property
     def cuts(self) -> int:
@@ -156,14 +161,13 @@ class Explorer:
     ) -> None:
         self._plan = plan
         self._workers = workers or Workers(plan)
-        self._shard = shard
         self._on_progress = on_progress
         self._seen: dict[bytes, bytes | None] = {}
         self._sampled: set[Hashable] = set()
         self._checks: list[Story] = []
         self._likenesses: list[tuple[bytes, State, Story]] = []
         self._waiting = 0
-        self.result = Result(plan.scenario.name, plan.settings.fault)
+        self.result = Result(plan.scenario.name, plan.settings.fault, shard)
 
     def run(self) -> Result:
         """Search. KeyboardInterrupt ends it with what is known.
@@ -175,6 +179,9 @@ class Explorer:
             self._search(self._workers.expander.life.golden)
         except KeyboardInterrupt:
             self.result.is_interrupted = True
+        except (MismatchError, LikenessError) as error:
+            self.result.distrust = str(error)
+            raise
         finally:
             self.result.seconds = time.perf_counter() - started
         return self.result
@@ -192,7 +199,7 @@ class Explorer:
             self._note(Finding(problem, uncut, step.step.name, ""))
         if self.result.findings:
             return
-        self._waiting = self._workers.expander.life.number_of_points()
+        self._waiting = self._workers.expander.life.number_of_points().total()
         # Taken as they are needed: flipped bits are many. Where more cuts follow, which states are
         # new must not depend on how far ahead that is.
         first = self._first_layer()
@@ -206,7 +213,7 @@ class Explorer:
         self.result.is_closed = self._plan.settings.depth is None and not self.result.findings
 
     def _first_layer(self) -> Iterator[_Node]:
-        number, shards = self._shard
+        number, shards = self.result.shard
         is_first = self._plan.settings.check_every > 0
         for point, follower in self._workers.expander.first():
             self._waiting -= 1

@@ -4,12 +4,12 @@ The devices split their work into the same operations as the real drivers do; th
 both (`campaign.real`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
 from bootloader_model.layout import FlashName
-from campaign.cells import Contents, Operation, Reading, erased
+from campaign.cells import Contents, Operation, Reading, erased, sectors_of
 from platforms.devices import stm32f405_flash, w25q32jv
 from platforms.devices.flash_memory import BitSource, OperationKind
 from platforms.flash import FlashError, FlashGeometry
@@ -23,6 +23,15 @@ class Traced:
 
     operation: Operation
     contents: Contents
+
+
+def erased_sectors(trace: Iterable[Traced]) -> Iterator[tuple[str, int]]:
+    """Name of the memory and address of each sector, every time that it is erased."""
+    for traced in trace:
+        operation = traced.operation
+        if operation.kind is OperationKind.ERASE:
+            for sector in sectors_of(operation):
+                yield operation.flash.value, sector
 
 
 class FlashPair:

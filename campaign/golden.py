@@ -50,6 +50,7 @@ class Golden:
 
     Attributes:
         scenario: the scenario.
+        start: what the flash holds before the first step.
         steps: what happened, up to the first problem.
         problem: what went wrong without any cut, and in which step; None when all is well.
         failed_step: the name of that step.
@@ -57,6 +58,7 @@ class Golden:
     """
 
     scenario: Scenario
+    start: Contents
     steps: tuple[GoldenStep, ...]
     problem: Problem | None = None
     failed_step: str = ""
@@ -66,6 +68,11 @@ class Golden:
     def operations(self) -> int:
         """How many flash operations there are."""
         return sum(len(step.trace) for step in self.steps)
+
+    @property
+    def end(self) -> Contents:
+        """What the flash holds behind the last step that went well."""
+        return self.steps[-1].end if self.steps else self.start
 
     def booted_before(self, step: GoldenStep) -> GoldenStep:
         """The boot that started the application of a step."""
@@ -158,7 +165,7 @@ def run_golden(scenario: Scenario, loader: LoaderFactory) -> Golden:
     if scenario.has_file_system:
         partitions = Partitions(DEFAULT_LAYOUT, nor=flash.nor, internal_flash=flash.internal)
         FileSystem.format(partitions.open(state.slots[state.active_slot].configuration.fs_dev))
-    contents = flash.contents
+    begin = contents = flash.contents
     steps: list[GoldenStep] = []
     operations, boot, live = 0, None, None
     for number, step in enumerate(scenario.steps):
@@ -167,7 +174,7 @@ def run_golden(scenario: Scenario, loader: LoaderFactory) -> Golden:
             cause = step.act.cause
             if cause is ResetCause.SOFTWARE and live is not None and live.reset_after_ms is None:
                 problem = Problem(Kind.NOT_RESET, "the application runs on, and asks for no reset")
-                return Golden(scenario, tuple(steps), problem, step.name)
+                return Golden(scenario, begin, tuple(steps), problem, step.name)
             boot = run_boot(loader(), contents, cause=cause)
             trace, contents, failed_boot = boot.trace, boot.contents, boot
             problem = _boot_problem(boot, step, scenario)
@@ -181,10 +188,10 @@ def run_golden(scenario: Scenario, loader: LoaderFactory) -> Golden:
                 problem = Problem(Kind.CANNOT_UPDATE, str(error))
             trace, contents = tuple(flash.trace), flash.contents
         if problem is not None:
-            return Golden(scenario, tuple(steps), problem, step.name, failed_boot)
+            return Golden(scenario, begin, tuple(steps), problem, step.name, failed_boot)
         steps.append(GoldenStep(number, step, operations, start, trace, contents, failed_boot))
         operations += len(trace)
-    return Golden(scenario, tuple(steps))
+    return Golden(scenario, begin, tuple(steps))
 
 
 def _boot_problem(boot: BootRun, step: Step, scenario: Scenario) -> Problem | None:

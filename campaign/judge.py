@@ -5,7 +5,7 @@ lie where the loader sends the processor, and by the stack pointer and program c
 with.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -35,39 +35,61 @@ from platforms.errors import OtasimError
 
 
 class Kind(Enum):
-    """What is wrong; the value is the name in reports."""
+    """What is wrong; the value is the name in reports, `EXPLANATIONS` says what it means."""
 
     BRICK = "brick"
-    """No application is started, however often the watchdog resets the board."""
     HANG = "hang"
-    """The loader does not come to an end, and no watchdog ends it."""
     RAISED = "loader-raised"
     WRONG_IMAGE = "wrong-image"
-    """What is started is none of the images, but something torn or half-copied."""
     WRONG_ENTRY = "wrong-entry"
-    """A good image is started with a stack pointer or program counter that is not its own."""
     MARGINAL_IMAGE = "marginal-image"
-    """The image that is started has cells that read differently each time."""
     NO_WATCHDOG = "no-watchdog"
-    """An application is started, or flash changed, without one: what hangs is never reset."""
     COMMIT_LOST = COMMIT_LOST
     NOT_ROLLED_BACK = NOT_ROLLED_BACK
     UPDATE_LOST = UPDATE_LOST
-    """A complete update is dropped without having been started."""
     WAY_BACK_LOST = "way-back-lost"
-    """The image to roll back to is in no slot any more."""
     WRONG_VERSION = "wrong-version"
-    """An image runs that may not run at this point of the scenario."""
     NOT_RESET = "not-reset"
-    """The application runs on where it has to ask for a reset, as after its commit timeout."""
     FILE_LOST = "file-lost"
-    """A file is not as it was acknowledged, or one that was removed is back."""
     FILE_SYSTEM_DAMAGED = "file-system-damaged"
-    """The application cannot use its file system, or cannot make the one that it needs."""
     NO_ANSWER = "no-answer"
-    """A good image is started, and answers no RPC call when a processor runs it."""
     CANNOT_UPDATE = "cannot-update"
-    """The board runs and takes no update any more."""
+
+
+EXPLANATIONS: Mapping[Kind, str] = {
+    Kind.BRICK: "No application is started, however often the watchdog resets the board.",
+    Kind.HANG: "The loader does not come to an end, and no watchdog ends it.",
+    Kind.RAISED: "The loader raises an exception, or does not say what to start.",
+    Kind.WRONG_IMAGE: ("What is started is none of the images, but something torn or half-copied."),
+    Kind.WRONG_ENTRY: (
+        "A good image is started with a stack pointer or program counter that is not its own."
+    ),
+    Kind.MARGINAL_IMAGE: (
+        "The image that is started has cells that read differently each time: a write that was cut"
+        " short is trusted because it happens to read well."
+    ),
+    Kind.NO_WATCHDOG: (
+        "An application is started, or flash changed, without a watchdog: what hangs then is never"
+        " reset."
+    ),
+    Kind.COMMIT_LOST: "A commit was acknowledged, and an older image runs nevertheless.",
+    Kind.NOT_ROLLED_BACK: (
+        "An update was started, never committed, and runs again instead of being rolled back."
+    ),
+    Kind.UPDATE_LOST: "A complete update is dropped without having been started.",
+    Kind.WAY_BACK_LOST: "The image to roll back to is in no slot any more.",
+    Kind.WRONG_VERSION: "An image runs that may not run at this point of the scenario.",
+    Kind.NOT_RESET: (
+        "The application runs on where it has to ask for a reset, as after its commit timeout."
+    ),
+    Kind.FILE_LOST: "A file is not as it was acknowledged, or one that was removed is back.",
+    Kind.FILE_SYSTEM_DAMAGED: (
+        "The application cannot use its file system, or cannot make the one that it needs."
+    ),
+    Kind.NO_ANSWER: ("A good image is started, and answers no RPC call when a processor runs it."),
+    Kind.CANNOT_UPDATE: "The board runs and takes no update any more.",
+}
+"""What each kind means, in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class MismatchError(OtasimError):
 
     Attributes:
         story: identifier of the story in which it was seen.
+        what: what differs.
     """
 
     def __init__(self, story: str, what: str) -> None:
@@ -42,6 +43,11 @@ class MismatchError(OtasimError):
             f"{story}: {what}. The campaign cannot be trusted; please report it with this line"
         )
         self.story = story
+        self.what = what
+
+    def __reduce__(self) -> tuple[type["MismatchError"], tuple[str, str]]:
+        """How it comes back from another process."""
+        return MismatchError, (self.story, self.what)
 
 
 class RealFlash:

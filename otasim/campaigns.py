@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -22,11 +21,9 @@ from bootloader_model.loader import MosLoader
 from bootloader_model.protocol import Loader
 from campaign.boot import LoaderFactory
 from campaign.expand import Plan
-from campaign.faults import Fault
 from campaign.processor import WholeBoard
 from campaign.saved import SavedWork, cache_directory, fingerprint
 from campaign.scenario import SCENARIOS, Scenario
-from campaign.story import Story
 from campaign.work import processes
 from otasim.campaign_check import BoardCheck
 from otasim.campaign_processor import BoardProcessor
@@ -90,19 +87,6 @@ def find_scenario(name: str) -> Scenario:
     if not isinstance(found, Scenario):
         raise CampaignNameError("scenario", name, "it is no campaign.scenario.Scenario")
     return replace(found, name=name)
-
-
-def replay_command(story: Story, loader_name: str | None, seed: int) -> str:
-    """The command line that replays a story; one without a cut is the campaign itself."""
-    words = ["otasim", "campaign"]
-    if story.cut is not None:
-        words += ["--replay", story.identifier]
-    else:
-        named = story.fault is not Fault.POWER_LOSS
-        words += [story.scenario, *(["--fault", story.fault.value] if named else [])]
-    words += [] if loader_name is None else ["--loader", loader_name]
-    words += ["--seed", str(seed)] if seed else []
-    return shlex.join(words)
 
 
 def _attribute(what: str, name: str) -> object:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from platforms.atomic_file import write_atomically
 from platforms.errors import OtasimError
 
 
@@ -42,11 +43,9 @@ class ReadyFile:
 
     def write(self, engine: str, serial: str, urls: Mapping[str, str]) -> None:
         """Write it so that whoever waits for it never sees half of it."""
-        fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         content = {"pid": os.getpid(), "engine": engine, "serial": serial, **urls}
         try:
-            fresh.write_text(json.dumps(content) + "\n", encoding="utf-8")
-            fresh.replace(self._path)
+            write_atomically(self._path, f"{json.dumps(content)}\n".encode())
         except OSError as error:
             raise ReadyFileError(self._path, error.strerror or str(error)) from error
 

@@ -9,6 +9,7 @@ import click
 
 from bootloader_model.app_info import read_app_info
 from otasim.cli import EXIT_FAILED
+from platforms.atomic_file import write_atomically
 from platforms.errors import OtasimError
 from rpc_shim.bundle.check import BundleReport, check_bundle
 from rpc_shim.bundle.create import create_bundle
@@ -127,10 +128,8 @@ def create(  # noqa: PLR0913, PLR0917 - one parameter for each option
         fs=None if files is None else make_fs_image(files_below(files)),
         signing_keys=signing_keys,
     )
-    fresh = output.with_name(f".{output.name}.new")
     try:
-        fresh.write_bytes(content)
-        fresh.replace(output)
+        write_atomically(output, content)
     except OSError as error:
         raise OutputError(output, error) from error
     click.echo(f"{output}: {name} {version}, {len(content):,} bytes")

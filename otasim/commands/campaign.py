@@ -1,10 +1,9 @@
 """`otasim campaign`: proves that no power cut bricks a boot loader, or shows the one that does."""
 
-import json
 import sys
 from contextlib import ExitStack
 from functools import partial
-from typing import TextIO
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -24,14 +23,10 @@ from campaign.expand import Life, Plan, Settings
 from campaign.explore import Explorer, LikenessError, Result
 from campaign.faults import Fault
 from campaign.real import MismatchError
-from campaign.report import (
-    finding_lines,
-    finding_to_json,
-    replay_lines,
-    result_to_json,
-    scenario_line,
-    summary_lines,
-)
+from campaign.reports.replay import replay_lines
+from campaign.reports.report import EXIT_CODES, make_report
+from campaign.reports.state_directory import keep_failing_state
+from campaign.reports.terminal import exit_line, scenario_line, summary_lines
 from campaign.scenario import SCENARIOS, Scenario
 from campaign.story import Story, StoryIdError
 from campaign.work import UnsendableError, Workers
@@ -43,15 +38,20 @@ from otasim.campaigns import (
     find_loader,
     find_scenario,
     labour,
-    replay_command,
     saved_work,
     shared_processor,
 )
-from otasim.cli import EXIT_FAILED
 from otasim.engines import EMBEDDED, ENGINES
-from otasim.interrupts import EXIT_INTERRUPTED, HeldInterrupt
+from otasim.interrupts import HeldInterrupt
+from otasim.report_options import (
+    EXIT_UNWRITTEN,
+    remove_old_reports,
+    report_options,
+    reports,
+    tell,
+    write_reports,
+)
 
-EXIT_DISTRUSTED = 3
 CLOSURE = "closure"
 ALL = "all"
 
@@ -126,10 +126,12 @@ class _Shard(click.ParamType[tuple[int, int]]):
               help="Who works: a function that makes a concurrent.futures executor.")  # fmt: skip
 @click.option("--resume", "is_resumed", is_flag=True,
               help="Go on where the same campaign was broken off.")  # fmt: skip
-@click.option("--json-lines", type=click.File("w"), metavar="FILE",
-              help="Write findings and results, one JSON object a line.")  # fmt: skip
+@report_options
 @click.option("--replay", metavar="ID", help="Tell one story again, as a campaign printed it.")
-@click.option("--list", "is_list", is_flag=True, help="List the scenarios.")
+@click.option("--state", "state_directory", type=click.Path(path_type=Path, file_okay=False),
+              metavar="DIR", help="With --replay: keep the flash from before the last boot here, "
+              "for `otasim run --state DIR`.")  # fmt: skip
+@click.option("--list", "is_list", is_flag=True, help="List the scenarios and the faults.")
 def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
     names: tuple[str, ...],
     loader_name: str | None,
@@ -143,8 +145,8 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
     shard: tuple[int, int],
     executor_name: str | None,
     is_resumed: bool,
-    json_lines: TextIO | None,
     replay: str | None,
+    state_directory: Path | None,
     is_list: bool,
 ) -> None:
     """Cut the power at every flash operation of the SCENARIOs, in every way, and judge what boots.
@@ -152,7 +154,7 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
     Without names: all scenarios. A scenario of your own is module:NAME.
 
     Exit codes: 0 proven, 1 counter-example found, 2 wrong use, 3 the campaign's own checks fail:
-    trust nothing it says, 130 interrupted.
+    trust nothing it says, 4 a report cannot be written, 130 interrupted.
     """
     if is_list:
         for scenario in SCENARIOS:
@@ -161,11 +163,16 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
         for fault in Fault:
             click.echo(f"{fault.value:<18} {fault.title}")
         return
+    if replay is None and state_directory is not None:
+        raise click.UsageError("--state keeps the state of one story: say which with --replay")
+    if replay is not None and reports():
+        raise click.UsageError(f"--{next(iter(reports()))} is for campaigns, --replay is none")
     faults = list(Fault) if ALL in fault_names else [Fault(name) for name in fault_names]
+    results: list[Result] = []
     try:
         loader = find_loader(loader_name)
         if replay is not None:
-            _replay(replay, loader, seed)
+            _replay(replay, loader, seed, state_directory, has_processor=has_processor)
             return
         plans = [
             Plan(
@@ -178,18 +185,23 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
             for scenario in _scenarios(names)
             for fault in faults
         ]
+        remove_old_reports()
         with labour(jobs, executor_name) as workers:
-            results = _run(plans, loader_name, workers, shard, is_resumed=is_resumed)
+            _run(plans, loader_name, workers, shard, results, is_resumed=is_resumed)
     except (LoaderNameError, CampaignNameError, UnsendableError) as error:
         raise click.UsageError(str(error)) from error
     except (MismatchError, LikenessError) as error:
         click.echo(f"error: {error}", err=True)
-        raise SystemExit(EXIT_DISTRUSTED) from error
-    _tell(results, loader_name, seed, json_lines)
-    if any(result.findings for result in results):
-        raise SystemExit(EXIT_FAILED)
-    if any(result.is_interrupted for result in results):
-        raise SystemExit(EXIT_INTERRUPTED)
+    report = make_report(plans, results, loader_name=loader_name)
+    for line in summary_lines(report):
+        tell(line)
+    errors = write_reports(report)
+    for unwritten in errors:
+        click.echo(f"error: {unwritten}", err=True)
+    if errors:
+        raise SystemExit(EXIT_UNWRITTEN)
+    tell(exit_line(report))
+    raise SystemExit(EXIT_CODES[report.verdict])
 
 
 def _scenarios(names: tuple[str, ...]) -> list[Scenario]:
@@ -201,10 +213,11 @@ def _run(
     loader_name: str | None,
     workers: Labour,
     shard: tuple[int, int],
+    results: list[Result],
     *,
     is_resumed: bool,
-) -> list[Result]:
-    results = []
+) -> None:
+    """Carry out the plans; each result is in `results` from its beginning on."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -231,15 +244,15 @@ def _run(
                     is_in_order=workers.is_in_order,
                     saved=saved,
                 )
-                result = Explorer(plan, team, shard=shard, on_progress=show).run()
+                explorer = Explorer(plan, team, shard=shard, on_progress=show)
+                results.append(explorer.result)
+                result = explorer.run()
             progress.remove_task(task_id)
-            results.append(result)
-            click.echo(scenario_line(result))
+            tell(scenario_line(result))
             if result.is_interrupted:
                 click.echo("broken off: the same command with --resume goes on from here", err=True)
                 break
             saved.remove()
-    return results
 
 
 def _show(
@@ -256,31 +269,23 @@ def _show(
     )
 
 
-def _tell(
-    results: list[Result], loader_name: str | None, seed: int, json_lines: TextIO | None
+def _replay(
+    identifier: str,
+    loader: LoaderFactory,
+    seed: int,
+    state_directory: Path | None,
+    *,
+    has_processor: bool,
 ) -> None:
-    for line in summary_lines(results):
-        click.echo(line)
-    for result in results:
-        for finding in result.findings:
-            click.echo()
-            for line in finding_lines(finding, replay_command(finding.story, loader_name, seed)):
-                click.echo(line)
-    if json_lines is not None:
-        for result in results:
-            for finding in result.findings:
-                told = finding_to_json(finding)
-                told["replay"] = replay_command(finding.story, loader_name, seed)
-                json_lines.write(json.dumps(told) + "\n")
-            json_lines.write(json.dumps(result_to_json(result)) + "\n")
-
-
-def _replay(identifier: str, loader: LoaderFactory, seed: int) -> None:
     try:
         story = Story.parse(identifier)
     except StoryIdError as error:
         raise click.UsageError(str(error)) from error
     settings = Settings(seed=seed, fault=story.fault)
-    life = Life(Plan(find_scenario(story.scenario), loader, settings))
+    processor = shared_processor if has_processor else None
+    life = Life(Plan(find_scenario(story.scenario), loader, settings, processor))
     for line in replay_lines(life, story):
         click.echo(line)
+    if state_directory is not None:
+        for line in keep_failing_state(state_directory, life, story):
+            click.echo(line)

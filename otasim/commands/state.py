@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from bootloader_model.boot_record import RECORD_SIZE
-from bootloader_model.boot_state import BootFlag, BootState
+from bootloader_model.boot_state import BootState
+from bootloader_model.description import JournalArea, describe_journal
 from bootloader_model.journal import MAX_RECORDS, RecordStatus, ScanResult, scan_areas
 from bootloader_model.layout import DEFAULT_LAYOUT, FlashName
 from otasim.cli import EXIT_FAILED
@@ -30,13 +30,6 @@ class DumpError(OtasimError):
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
         self.path = path
-
-
-@dataclass(frozen=True, slots=True)
-class _Area:
-    name: str
-    offset: int
-    content: bytes
 
 
 @click.command()
@@ -61,7 +54,7 @@ def state(source: Path, as_json: bool, strict_original: bool) -> None:
     if as_json:
         click.echo(json.dumps(_to_json(areas, result), indent=2))
     else:
-        for line in _tell(areas, result):
+        for line in describe_journal(areas, result):
             click.echo(line)
         original = scan_areas(contents, strict_original=True)
         if not strict_original and _place(original) != _place(result):
@@ -90,7 +83,7 @@ def _place(result: ScanResult) -> str | None:
     return None if result.winner is None else result.winner.location
 
 
-def _areas(path: Path, content: bytes) -> list[_Area]:
+def _areas(path: Path, content: bytes) -> list[JournalArea]:
     is_board = len(content) == w25q32jv.SIZE
     own = list(_areas_of_this_board(content)) if is_board else []
     if any(_MAGIC in area.content for area in own):
@@ -105,14 +98,16 @@ def _areas(path: Path, content: bytes) -> list[_Area]:
     return areas
 
 
-def _areas_of_this_board(content: bytes) -> Iterator[_Area]:
+def _areas_of_this_board(content: bytes) -> Iterator[JournalArea]:
     for name in DEFAULT_LAYOUT.journal_areas:
         part = DEFAULT_LAYOUT.partition(name)
         if part.flash is FlashName.NOR:
-            yield _Area(part.name, part.offset, content[part.offset : part.offset + part.size])
+            yield JournalArea(
+                part.name, part.offset, content[part.offset : part.offset + part.size]
+            )
 
 
-def _find_areas(content: bytes) -> Iterator[_Area]:
+def _find_areas(content: bytes) -> Iterator[JournalArea]:
     """Runs of records, each starting where the one before cannot go on."""
     offset = 0
     while offset + RECORD_SIZE <= len(content):
@@ -123,65 +118,10 @@ def _find_areas(content: bytes) -> Iterator[_Area]:
         end = start + MAX_RECORDS * RECORD_SIZE
         while offset < min(end, len(content)) and content[offset : offset + 4] == _MAGIC:
             offset += RECORD_SIZE
-        yield _Area(f"at 0x{start:06x}", start, content[start:offset])
+        yield JournalArea(f"at 0x{start:06x}", start, content[start:offset])
 
 
-def _tell(areas: list[_Area], result: ScanResult) -> Iterator[str]:
-    for area, scan in zip(areas, result.areas, strict=True):
-        used = [entry for entry in scan.entries if entry.status is not RecordStatus.ERASED]
-        yield (
-            f"area {area.name} (0x{area.offset:06x}, {len(area.content):,} bytes): "
-            f"{len(used)} records, {len(scan.entries) - len(used)} erased places"
-        )
-        for entry in used:
-            wins = result.winner is not None and (
-                (result.winner.area_name, result.winner.offset) == (area.name, entry.offset)
-            )
-            text = f"  +0x{entry.offset:04x}  {entry.status.value}"
-            if entry.seq is not None:
-                text += f", seq {entry.seq}: {_summary(entry.state())}"
-            if entry.problem is not None:
-                text += f": {entry.problem}"
-            yield text + ("   <- wins" if wins else "")
-    yield result.explain()
-    if result.winner is not None:
-        yield from _tell_slots(result.winner.state)
-
-
-def _tell_slots(state: BootState) -> Iterator[str]:
-    for number, slot in enumerate(state.slots):
-        where = slot.configuration
-        marks = [
-            mark
-            for mark, applies in (
-                ("active", number == state.active_slot),
-                ("revert", number == state.revert_slot),
-            )
-            if applies
-        ]
-        image = slot.state
-        holds = (
-            f"{image.app_len:,} bytes for 0x{image.app_org:08x}, CRC32 0x{image.app_crc32:08x}"
-            if image.app_len
-            else "empty"
-        )
-        yield (
-            f"slot {number} {where.app_dev}, fs {where.fs_dev or '-'}: {holds}, "
-            f"errors {image.err_count}" + (f"   <- {', '.join(marks)}" if marks else "")
-        )
-
-
-def _summary(state: BootState) -> str:
-    revert = "none" if state.revert_slot < 0 else state.revert_slot
-    flags = [flag.name.lower() for flag in BootFlag if flag in state.flags and flag.name]
-    timeout = f", commit timeout {state.commit_timeout} s" if state.commit_timeout else ""
-    return (
-        f"active {state.active_slot}, revert {revert}, "
-        f"{' '.join(flags) if flags else 'not committed'}{timeout}"
-    )
-
-
-def _to_json(areas: list[_Area], result: ScanResult) -> dict[str, object]:
+def _to_json(areas: list[JournalArea], result: ScanResult) -> dict[str, object]:
     return {
         "areas": [
             {

@@ -12,7 +12,8 @@ from campaign.boot import LoaderFactory
 from campaign.expand import Life, Plan, Settings
 from campaign.explore import Explorer, Finding, LikenessError, Result
 from campaign.real import MismatchError
-from campaign.report import finding_lines, replay_lines
+from campaign.reports.replay import replay_lines
+from campaign.reports.terminal import finding_lines
 from campaign.scenario import Scenario
 from campaign.story import Story
 from otasim.campaigns import SharedBoard, find_loader, find_scenario, shared_processor

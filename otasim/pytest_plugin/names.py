@@ -10,9 +10,10 @@ from types import ModuleType
 
 from bootloader_model.loader import MosLoader
 from campaign.boot import LoaderFactory
+from campaign.reports.report import replay_command
 from campaign.scenario import SCENARIOS, Scenario
 from campaign.story import Story
-from otasim.campaigns import NamedLoader, replay_command
+from otasim.campaigns import NamedLoader
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bootloader_model.loader import MosLoader
 from campaign.expand import Plan, Settings
 from campaign.explore import Explorer, Result
+from campaign.real import MismatchError
 from campaign.saved import SavedWork, fingerprint
 from campaign.scenario import SCENARIOS
 from campaign.work import Check, UnsendableError, Workers, processes
@@ -52,6 +53,15 @@ def test_they_find_the_same_stories(pool: Executor) -> None:
     found = explored(BUGGY, Workers(BUGGY, pool, workers=2))
     assert found == explored(BUGGY)
     assert found.findings
+
+
+def test_what_another_process_finds_wrong_comes_back(pool: Executor) -> None:
+    with pytest.raises(MismatchError, match=r"snapshot/0:before: nor differs\..* this line$"):
+        pool.submit(_fail).result()
+
+
+def _fail() -> None:
+    raise MismatchError("snapshot/0:before", "nor differs")
 
 
 def test_an_executor_that_takes_tasks_in_any_order_does_as_well(alone: Result) -> None:
