@@ -411,7 +411,7 @@ BUGS: tuple[SeededBug, ...] = (
     _in_loader(
         bugs.full_area_refused,
         "full-area",
-        Caught(Kind.BRICK, "first boot", words="the area is full"),
+        Caught(Kind.UPDATE_LOST, "first boot", words="the area is full"),
         Thread(
             "zephyrproject-rtos/zephyr#103029",
             "NVS startup fails after power loss during final ATE write",
@@ -593,6 +593,8 @@ BUGS: tuple[SeededBug, ...] = (
     _in_application(
         application_bugs.full_area_forgotten,
         "over-the-wrap",
-        Caught(Kind.UPDATE_LOST, "first boot", words="state seq 32 in bcfg0"),
+        Caught(
+            Kind.UPDATE_LOST, "first boot", words=r"(?s)state seq 32 in bcfg0(?!.*area is full)"
+        ),
     ),
 )

@@ -825,7 +825,7 @@ def test_json_lines_alone_go_to_standard_output() -> None:
     [line] = result.stdout.splitlines()
     assert json.loads(line)["proven"]
     assert "exit code 0" in result.stderr
-    assert "idle [power-loss]" in result.stderr
+    assert ":IDLE [power-loss]" in result.stderr
 
 
 def test_a_report_that_cannot_be_written_has_an_exit_code_of_its_own(

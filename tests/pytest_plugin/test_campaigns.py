@@ -103,7 +103,7 @@ def test_a_loader_is_proven_or_the_test_fails(own: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         [
             f"E       Failed: {name} FAILS: *wrong-image*",
-            f"E         in {name}, step 'boot', cut at *; 1 cut in all",
+            f"E         in {name}, step 'boot', power-loss at *; 1 cut in all",
             f"E         otasim campaign --replay '{name}/*>run' --loader own:WritesFirst",
             f"*- campaign {name}: wrong-image -*",
             "boot 1, reset cause power-on, marginal bits stored",
