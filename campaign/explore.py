@@ -182,6 +182,9 @@ class Explorer:
         except (MismatchError, LikenessError) as error:
             self.result.distrust = str(error)
             raise
+        except OtasimError:
+            self.result.is_interrupted = True
+            raise
         finally:
             self.result.seconds = time.perf_counter() - started
         return self.result

@@ -9,7 +9,7 @@ import pickle
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
@@ -80,6 +80,16 @@ class UnsendableError(OtasimError):
         )
 
 
+class WorkersLostError(OtasimError):
+    """A worker is gone."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a worker process has ended before its work was done: it was killed (is there memory"
+            " enough?), or what it ran has ended it. Go on with --resume, with fewer workers"
+        )
+
+
 class Workers:
     """Does the tasks of a plan.
 
@@ -133,7 +143,10 @@ class Workers:
         return self._executor.submit(_run, self._plan, task, is_telling_once=self._is_telling_once)
 
     def _end(self, number: int, what: T | Future[T]) -> T:
-        result: T = what.result() if isinstance(what, Future) else what
+        try:
+            result: T = what.result() if isinstance(what, Future) else what
+        except BrokenExecutor as error:
+            raise WorkersLostError from error
         if self._saved is not None and number >= self._saved.count:
             self._saved.keep(number, result)
         return result

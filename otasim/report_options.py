@@ -20,8 +20,8 @@ CommandT = TypeVar("CommandT", bound=Callable[..., object])
 _FILES = "otasim.report_options.files"
 """Where click's context keeps which reports were asked for: path by option."""
 _STANDARD_OUTPUT = Path("-")
-EXIT_UNWRITTEN = 4
-"""A report cannot be written, which the campaign could not know before."""
+EXIT_UNDONE = 4
+"""The campaign could not be carried out to its end, or a report of it not be written."""
 
 _WRITERS: Mapping[str, tuple[Callable[[Report], bytes], str]] = {
     "html": (

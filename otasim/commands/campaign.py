@@ -44,13 +44,14 @@ from otasim.campaigns import (
 from otasim.engines import EMBEDDED, ENGINES
 from otasim.interrupts import HeldInterrupt
 from otasim.report_options import (
-    EXIT_UNWRITTEN,
+    EXIT_UNDONE,
     remove_old_reports,
     report_options,
     reports,
     tell,
     write_reports,
 )
+from platforms.errors import OtasimError
 
 CLOSURE = "closure"
 ALL = "all"
@@ -154,7 +155,8 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
     Without names: all scenarios. A scenario of your own is module:NAME.
 
     Exit codes: 0 proven, 1 counter-example found, 2 wrong use, 3 the campaign's own checks fail:
-    trust nothing it says, 4 a report cannot be written, 130 interrupted.
+    trust nothing it says, 4 it could not be carried out, or a report not be written, 130
+    interrupted.
     """
     if is_list:
         for scenario in SCENARIOS:
@@ -169,6 +171,7 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
         raise click.UsageError(f"--{next(iter(reports()))} is for campaigns, --replay is none")
     faults = list(Fault) if ALL in fault_names else [Fault(name) for name in fault_names]
     results: list[Result] = []
+    is_undone = False
     try:
         loader = find_loader(loader_name)
         if replay is not None:
@@ -190,16 +193,17 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
             _run(plans, loader_name, workers, shard, results, is_resumed=is_resumed)
     except (LoaderNameError, CampaignNameError, UnsendableError) as error:
         raise click.UsageError(str(error)) from error
-    except (MismatchError, LikenessError) as error:
+    except OtasimError as error:
         click.echo(f"error: {error}", err=True)
+        is_undone = not isinstance(error, (MismatchError, LikenessError))
     report = make_report(plans, results, loader_name=loader_name)
     for line in summary_lines(report):
         tell(line)
     errors = write_reports(report)
     for unwritten in errors:
         click.echo(f"error: {unwritten}", err=True)
-    if errors:
-        raise SystemExit(EXIT_UNWRITTEN)
+    if errors or is_undone:
+        raise SystemExit(EXIT_UNDONE)
     tell(exit_line(report))
     raise SystemExit(EXIT_CODES[report.verdict])
 
@@ -284,8 +288,11 @@ def _replay(
     settings = Settings(seed=seed, fault=story.fault)
     processor = shared_processor if has_processor else None
     life = Life(Plan(find_scenario(story.scenario), loader, settings, processor))
-    for line in replay_lines(life, story):
-        click.echo(line)
-    if state_directory is not None:
-        for line in keep_failing_state(state_directory, life, story):
+    try:
+        for line in replay_lines(life, story):
             click.echo(line)
+        if state_directory is not None:
+            for line in keep_failing_state(state_directory, life, story):
+                click.echo(line)
+    except OtasimError as error:
+        raise click.UsageError(str(error)) from error

@@ -1,5 +1,6 @@
 """Whoever does the work, and however often it is broken off: the campaign comes to the same end."""
 
+import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
@@ -17,7 +18,7 @@ from campaign.explore import Explorer, Result
 from campaign.real import MismatchError
 from campaign.saved import SavedWork, fingerprint
 from campaign.scenario import SCENARIOS
-from campaign.work import Check, UnsendableError, Workers, processes
+from campaign.work import Check, UnsendableError, Workers, WorkersLostError, processes
 from tests.campaign.bugs import no_backup
 from tests.campaign.own_loader import IDLE
 
@@ -102,6 +103,21 @@ def test_a_failed_check_in_another_process_is_told(pool: Executor) -> None:
 
     with pytest.raises(OtasimError, match="no such operation"):
         list(Workers(PLAN, pool).results([Check(Story.parse("snapshot/9999:before"))]))
+
+
+def test_a_worker_that_is_gone_is_told_and_nothing_is_proven() -> None:
+    others = set(multiprocessing.active_children())
+
+    def kill(_result: Result, _waiting: int) -> None:
+        for child in set(multiprocessing.active_children()) - others:
+            child.kill()
+
+    with processes(1) as executor:
+        explorer = Explorer(PLAN, Workers(PLAN, executor), on_progress=kill)
+        with pytest.raises(WorkersLostError, match="--resume"):
+            explorer.run()
+    assert explorer.result.is_interrupted
+    assert not explorer.result.is_closed
 
 
 # -- work that is kept ----------------------------------------------------------------------------
