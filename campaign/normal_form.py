@@ -23,7 +23,7 @@ that count as seen already every Nth is booted nevertheless: it must go as its l
 import hashlib
 from collections.abc import Hashable, Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bootloader_model.boot_record import MAX_SLOTS, RECORD_SIZE, check_record, record_sequence
 from bootloader_model.journal import MAX_RECORDS, is_newer
@@ -32,10 +32,14 @@ from campaign.cells import Cells, Contents, Reading, Region
 from campaign.files import files_in_partitions
 from campaign.images import Image
 
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
+
 ROOM = 8
 """Records; more than any boot of the shipped loader appends."""
 
 _HASH_SIZE = 16
+_MOST_REMEMBERED = 1 << 18
 _SEQ = slice(4, 8)
 _CRC = slice(252, 256)
 _FIRST_SLOT, _SLOT_SIZE, _ERROR_COUNT = 19, 41, 40
@@ -68,8 +72,10 @@ class NormalForms:
             # What marginal bits may read as decides what a boot does, not where they are.
             readings = contents.extreme_readings
             forms = dict.fromkeys(self._as_read(contents, each) for each in readings)
-            digest = hashlib.blake2b(repr(tuple(forms)).encode(), digest_size=_HASH_SIZE)
-            known = self._known[key] = digest.digest()
+            # What sticks decides what every write comes to.
+            form = tuple(forms), contents.nor.stuck_bits, contents.internal.stuck_bits
+            digest = hashlib.blake2b(repr(form).encode(), digest_size=_HASH_SIZE)
+            known = _remember(self._known, key, digest.digest())
         return known
 
     def _as_read(self, contents: Contents, reading: Reading) -> Hashable:
@@ -84,21 +90,30 @@ class NormalForms:
         if names is None:
             content = cells.read(partition.offset, self._size, reading.bits(0))
             found = [image.name for image in self._images if content.startswith(image.data)]
-            names = self._slots[key] = tuple(found)
+            names = _remember(self._slots, key, tuple(found))
         return names
 
     def _journal(self, nor: Cells, reading: Reading) -> Hashable:
         """What both areas say; they are in one region."""
         key = nor.regions[nor.number_at(_AREAS[0].offset)], reading
-        if key not in self._journals:
+        form = self._journals.get(key)
+        if form is None:
             bits = reading.bits(0)
             first, second = (_area(nor.read(area.offset, area.size, bits)) for area in _AREAS)
             if second is not None and (first is None or is_newer(second.seq, first.seq)):
                 first, second = second, first
             # The older area is erased before it is used again. What counts is what it would fall
             # back to.
-            self._journals[key] = first and first.form, second and second.record
-        return self._journals[key]
+            form = _remember(self._journals, key, (first and first.form, second and second.record))
+        return form
+
+
+def _remember(cache: dict[KeyT, ValueT], key: KeyT, value: ValueT) -> ValueT:
+    """Keep what has been found, and begin anew when that is too much."""
+    if len(cache) >= _MOST_REMEMBERED:
+        cache.clear()
+    cache[key] = value
+    return value
 
 
 class _Area(NamedTuple):

@@ -15,12 +15,15 @@ from bootloader_model.protocol import BootTarget, LoaderHardware
 from bootloader_model.slot_access import CopyError, SlotAccess
 from campaign import expand
 from campaign.boot import LoaderFactory
+from campaign.cells import Contents
 from campaign.check import states_of
 from campaign.expand import Life, Settings
 from campaign.explore import Explorer, Result
 from campaign.faults import Fault, power_cut_tears, tears_of
+from campaign.flash import FlashPair
 from campaign.images import OLD
 from campaign.judge import Kind
+from campaign.normal_form import NormalForms
 from campaign.scenario import Boot, Scenario, steady
 from campaign.story import Story
 from otasim import Board, ResetCause, TornShape
@@ -187,3 +190,16 @@ def test_a_bug_that_no_power_cut_shows_is_caught(
     problem = life.judge(expectation, boot).problem
     assert problem is not None
     assert problem.kind is kind
+
+
+def test_boards_with_other_broken_cells_are_not_alike() -> None:
+    flash = FlashPair(Contents.erased())
+    flash.nor.program(0x10000, bytes(256))
+    contents = [
+        flash.contents,
+        flash.contents.stuck(FlashName.NOR, {8 * 0x10000: 0}),
+        flash.contents.stuck(FlashName.NOR, {8 * 0x10000 + 1: 0}),
+    ]
+    assert len({each.nor.stored(0x10000, 256) for each in contents}) == 1
+    forms = NormalForms((OLD,))
+    assert len({forms.of(each) for each in contents}) == 3
