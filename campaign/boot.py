@@ -1,21 +1,26 @@
 """One boot of a loader on campaign flash, bounded: whatever the loader does, it ends."""
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from bootloader_model.protocol import BootTarget, Loader
 from campaign.cells import Contents, Operation, Reading, Tear
 from campaign.flash import FlashPair, Traced
 from platforms.clock import NS_PER_S
 from platforms.devices.reset_cause import ResetCause
+from platforms.devices.watchdog import registers_for
 from platforms.flash import FlashDevice
 from platforms.machine import ResetAsserted
 
 LoaderFactory = Callable[[], Loader]
 
-# A boot of the shipped loader makes about a hundred calls with the small images of a campaign.
+# A boot of the shipped loader makes about a hundred calls with the small images of a campaign. One
+# that reads byte by byte makes some ten thousand reads for each check of an image.
 _MOST_CALLS = 20_000
+_MOST_READS = 500_000
 _LONGEST_WAIT_NS = 600 * NS_PER_S
 
 
@@ -98,6 +103,7 @@ class Hardware:
         self._internal_flash = internal_flash
         self._cause = reset_cause
         self._calls = 0
+        self._reads = 0
         self._unfed_ns = 0
         self._waited_ns = 0
         self._timeout_ns: int | None = None
@@ -128,6 +134,7 @@ class Hardware:
     def start_watchdog(self, timeout_s: float) -> None:
         """Start the independent watchdog."""
         self.count_call()
+        registers_for(timeout_s)  # the same limits as on the board
         self._timeout_ns = int(timeout_s * NS_PER_S)
         self._unfed_ns = 0
 
@@ -144,12 +151,16 @@ class Hardware:
     def wait(self, duration_ns: int) -> None:
         """Let virtual time pass."""
         self.count_call()
-        self._unfed_ns += duration_ns
         self._waited_ns += duration_ns
-        if self._timeout_ns is not None and self._unfed_ns > self._timeout_ns:
-            self.end(_WatchdogBite())
+        self.spend(duration_ns)
         if self._waited_ns > _LONGEST_WAIT_NS:
             self.end(_Endless())
+
+    def spend(self, duration_ns: int) -> None:
+        """Virtual time has passed, in a wait or in a flash operation."""
+        self._unfed_ns += duration_ns
+        if self._timeout_ns is not None and self._unfed_ns > self._timeout_ns:
+            self.end(_WatchdogBite())
 
     def record_decision(self, reason: str, **details: int | str) -> None:
         """Put a decision on record."""
@@ -163,6 +174,19 @@ class Hardware:
         self._calls += 1
         if self._calls > _MOST_CALLS:
             self.end(_Endless())
+
+    def count_read(self) -> None:
+        """One more reading of a flash memory."""
+        if self._ended is not None:
+            raise self._ended
+        self._reads += 1
+        if self._reads > _MOST_READS:
+            self.end(_Endless())
+
+    def check_alive(self) -> None:
+        """Raise what has taken control from the loader, if something has, and it goes on."""
+        if self._ended is not None:
+            raise self._ended
 
     def end(self, why: ResetAsserted) -> None:
         """Take control from the loader, for good."""
@@ -194,7 +218,11 @@ def run_boot(
     """
     flash = FlashPair(contents, reading, seed)
     hardware = Hardware(flash.nor, flash.internal, cause)
-    flash.on_access = hardware.count_call
+    flash.on_read, flash.on_change, flash.on_time = (
+        hardware.count_read,
+        hardware.count_call,
+        hardware.spend,
+    )
     if arm is not None:
         arm(flash)
     strike = flash.before_operation
@@ -230,14 +258,25 @@ def carry_out(loader: Loader, hardware: Hardware) -> tuple[Ending, BootTarget | 
     """Run the loader to its end: how it ended, what it starts, and what is wrong."""
     try:
         target: object = loader.boot(hardware)
+        hardware.check_alive()
     except _WatchdogBite:
         return Ending.WATCHDOG, None, "the loader stopped feeding the watchdog"
     except _Endless:
         return Ending.HUNG, None, f"no end after {_MOST_CALLS:,} calls or 600 s of waiting"
     except PowerCut:
         return Ending.CUT, None, ""
-    except Exception as error:  # noqa: BLE001 - a user's loader may raise anything: a finding
-        return Ending.RAISED, None, f"{type(error).__name__}: {error}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a user's loader may raise anything: a finding
+        return Ending.RAISED, None, f"{type(error).__name__}: {error}{_place_of(error)}"
     if not isinstance(target, BootTarget):
         return Ending.RAISED, None, f"boot() returned {target!r}, expected a BootTarget"
     return Ending.STARTED, target, ""
+
+
+def _place_of(error: BaseException) -> str:
+    """Where in the loader's code it was raised, for people: the innermost line that is not ours."""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__
+    ]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

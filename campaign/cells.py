@@ -27,9 +27,11 @@ from platforms.flash import ERASED_BYTE, FlashGeometry
 PAGE_SIZE = 256
 _ERASED_PAGE = bytes([ERASED_BYTE]) * PAGE_SIZE
 _HASH_SIZE = 16
+_WORD = 4
 _TORN_CACHE = 4096  # a torn erase of an internal sector holds two times 64 KB
 _REGION_CACHE = 4096  # operations; each with as many regions as there are tears
 
+_AREAS = tuple(DEFAULT_LAYOUT.partition(name) for name in DEFAULT_LAYOUT.journal_areas)
 _LARGEST_ERASE = max(erase.size for erase in w25q32jv.ERASE_TYPES)
 GEOMETRIES: Mapping[FlashName, FlashGeometry] = {
     FlashName.NOR: w25q32jv.GEOMETRY,
@@ -126,6 +128,15 @@ class Operation:
         return f"{self.kind.value} {self.flash.value} 0x{self.address:06x} +0x{len(self.after):x}"
 
 
+def is_record(operation: Operation) -> bool:
+    """Whether an operation programs a boot state record."""
+    return (
+        operation.kind is OperationKind.PROGRAM
+        and operation.flash is FlashName.NOR
+        and any(area.offset <= operation.address < area.offset + area.size for area in _AREAS)
+    )
+
+
 def sectors_of(operation: Operation) -> tuple[int, ...]:
     """Addresses of the sectors that an operation lies in."""
     return _sectors_between(operation.flash, operation.address, operation.end)
@@ -135,6 +146,19 @@ def sectors_of(operation: Operation) -> tuple[int, ...]:
 def _sectors_between(flash: FlashName, address: int, end: int) -> tuple[int, ...]:
     sectors = GEOMETRIES[flash].sectors
     return tuple(each.address for each in sectors if each.address < end and each.end > address)
+
+
+def duration_ns(operation: Operation) -> int:
+    """How long an operation typically takes, in virtual nanoseconds (see both data sheets)."""
+    size = len(operation.after)
+    if operation.flash is FlashName.NOR:
+        if operation.kind is OperationKind.PROGRAM:
+            return w25q32jv.PAGE_PROGRAM_TIME.typical_ns
+        erases = {erase.size: erase.duration for erase in w25q32jv.ERASE_TYPES}
+        return erases[size].typical_ns
+    if operation.kind is OperationKind.PROGRAM:
+        return size // _WORD * stm32f405_flash.PROGRAM_TIME_NS
+    return stm32f405_flash.ERASE_TIME_NS[size][stm32f405_flash.PSIZE_X32]
 
 
 @cache

@@ -13,7 +13,7 @@ from functools import partial
 
 from bootloader_model.layout import FlashName
 from campaign.boot import LoaderFactory, run_boot
-from campaign.cells import PAGE_SIZE, Contents, Operation
+from campaign.cells import GEOMETRIES, PAGE_SIZE, Contents, Operation
 from campaign.faults import Fault, power_cut_tears
 from campaign.flash import FlashPair
 from campaign.golden import CutPoint, Golden, GoldenStep, contents_after, point_of, relive
@@ -29,7 +29,8 @@ STUCK_BITS = 32
 """Bits of each operation that are tried as stuck: spread evenly over those that it changes."""
 _WORN_SPAN = 2048
 """Bytes at the start of a worn-out sector that its bad bits lie in: what campaign images cover."""
-_WORN_SEEDS = 2
+WORN_SETS = 2
+"""Sets of bits that are tried for each erase that wears its sector out."""
 
 
 def damages(golden: Golden, fault: Fault, seed: int) -> Iterator[Cut]:
@@ -42,7 +43,7 @@ def damages(golden: Golden, fault: Fault, seed: int) -> Iterator[Cut]:
                     for bit in _some_changed_bits(operation):
                         yield Cut(number, damage=Damage(operation.flash, bit))
                 case Fault.WORN_SECTOR if operation.kind is OperationKind.ERASE:
-                    for chosen in range(seed, seed + _WORN_SEEDS):
+                    for chosen in range(seed, seed + WORN_SETS):
                         yield Cut(number, damage=Damage(operation.flash, chosen))
                 case Fault.STAYS_BUSY if operation.flash is FlashName.NOR:
                     busy = Cut(number, damage=Damage(operation.flash, 0))
@@ -63,7 +64,7 @@ def number_of_damages(golden: Golden, fault: Fault, seed: int) -> Counter[int]:
     return Counter(
         {
             step.first_operation + len(step.trace) - 1: sum(
-                8 * PAGE_SIZE for flash in FlashName for _ in step.end.of(flash).pages()
+                8 * PAGE_SIZE * len(_used_pages(step.end, flash)) for flash in FlashName
             )
             for step in golden.steps
             if step.trace
@@ -80,8 +81,16 @@ def _some_changed_bits(operation: Operation) -> list[int]:
 
 
 def _used_bits(contents: Contents, flash: FlashName) -> Iterator[int]:
-    for address, _ in contents.of(flash).pages():
+    for address in _used_pages(contents, flash):
         yield from range(8 * address, 8 * (address + PAGE_SIZE))
+
+
+def _used_pages(contents: Contents, flash: FlashName) -> list[int]:
+    """Pages in use, and those behind them: what is written next may lie there."""
+    used = {address for address, _ in contents.of(flash).pages()}
+    size = GEOMETRIES[flash].size
+    behind = {address + PAGE_SIZE for address in used}
+    return sorted(address for address in used | behind if address < size)
 
 
 def broken_bits(fault: Fault, damage: Damage, address: int, cell: int) -> dict[int, int]:

@@ -24,7 +24,15 @@ from campaign.cells import EXTREMES, Contents, Reading, Tear, Tears
 from campaign.damage import damaged_point, damages, number_of_damages
 from campaign.faults import Fault, tears_of
 from campaign.flash import Traced, erased_sectors
-from campaign.golden import CutPoint, Golden, GoldenStep, cuts_of, point_of, run_golden
+from campaign.golden import (
+    CutPoint,
+    Golden,
+    GoldenStep,
+    cuts_of,
+    is_noted,
+    point_of,
+    run_golden,
+)
 from campaign.images import PROBE, Image
 from campaign.judge import Kind, Problem, Verdict, has_way_out, judge, update_problem
 from campaign.normal_form import NormalForms
@@ -252,8 +260,7 @@ class Life:
         """The state that a cut in a boot leaves, when `contents` are what the flash then holds."""
         expectation = state.expectation
         noted = self.expectation(state).once_noted
-        is_last = cut.operation == len(boot.trace) - 1
-        if noted is not None and is_last and (cut.is_after or cut.tear is not None):
+        if noted is not None and is_noted(boot.trace, cut):
             expectation = self._number(noted)
         return State(contents, expectation, state.cuts + 1)
 
@@ -358,8 +365,8 @@ class Expander:
         self._forms = NormalForms(self.life.images)
         self._is_telling_once = is_telling_once
         self._told: set[Hashable] = set()
-        self._updatable: dict[bytes, Problem | None] = {}
-        self._answers: dict[tuple[bytes, str], Problem | None] = {}
+        self._updatable: dict[Hashable, Problem | None] = {}
+        self._answers: dict[Hashable, Problem | None] = {}
 
     @cached_property
     def board(self) -> WholeBoard | None:
@@ -372,7 +379,7 @@ class Expander:
             if step.boot is not None:
                 image = self.life.judge(step.step.before, step.boot).image
                 assert image is not None  # noqa: S101 - or the scenario had gone wrong
-                problem = self._answer_problem(step.boot, image)
+                problem = self.life.answer_problem(step.boot, image)
                 if problem is not None:
                     yield step, problem
 
@@ -433,8 +440,8 @@ class Expander:
         verdict = self.life.judge(self.life.expectation(state), boot)
         problem = verdict.problem
         if verdict.image is not None:
-            problem = problem or self._answer_problem(boot, verdict.image)
-        problem = problem or self._update_problem(boot)
+            problem = problem or self._answer_problem(state, boot, verdict.image)
+        problem = problem or self._update_problem(state, boot)
         if problem is None:
             return self.life.after_boot(state, boot, verdict.image)
         if self._is_excused(problem, boot):
@@ -448,16 +455,16 @@ class Expander:
         is_dead = is_damaged and problem.kind is Kind.BRICK
         return is_dead and not has_way_out(boot.contents, self._plan.scenario.images)
 
-    def _update_problem(self, boot: BootRun) -> Problem | None:
+    def _update_problem(self, state: State, boot: BootRun) -> Problem | None:
         if self._plan.settings.fault in LASTING:
             return None
-        form = self._forms.of(boot.contents)
-        if form not in self._updatable:
-            self._updatable[form] = self.life.update_problem(boot)
-        return self._updatable[form]
+        key = self._tested(state, boot)
+        if key not in self._updatable:
+            self._updatable[key] = self.life.update_problem(boot)
+        return self._updatable[key]
 
-    def _answer_problem(self, boot: BootRun, image: Image) -> Problem | None:
-        key = self._forms.of(boot.contents), image.name
+    def _answer_problem(self, state: State, boot: BootRun, image: Image) -> Problem | None:
+        key = self._tested(state, boot), image.name
         if key not in self._answers:
             self._answers[key] = self.life.answer_problem(boot, image)
         return self._answers[key]
@@ -482,11 +489,16 @@ class Expander:
         return Follower(_hash(key), recovery, state, self._is_sample(state))
 
     def _key(self, state: State) -> Hashable:
-        is_exact = state.cuts <= _EXACT_CUTS or self._plan.settings.depth is not None
         contents = state.contents
+        is_exact = state.cuts <= _EXACT_CUTS or self._plan.settings.depth is not None
         # A complete boot may write a record each time it is made: such states end nowhere.
         same = contents.key if is_exact and not state.has_run else self._forms.of(contents)
         return same, state.expectation, state.bites
+
+    def _tested(self, state: State, boot: BootRun) -> Hashable:
+        """Equal for boots behind which the same is tried: what the application sees and does."""
+        contents = boot.contents
+        return contents.key if state.cuts <= _EXACT_CUTS else self._forms.of(contents)
 
     def _is_sample(self, state: State) -> bool:
         every = self._plan.settings.check_every

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from bootloader_model.layout import FlashName
-from campaign.cells import Contents, Operation, Reading, erased, sectors_of
+from campaign.cells import Contents, Operation, Reading, duration_ns, erased, sectors_of
 from platforms.devices import stm32f405_flash, w25q32jv
 from platforms.devices.flash_memory import BitSource, OperationKind
 from platforms.flash import FlashError, FlashGeometry
@@ -43,7 +43,9 @@ class FlashPair:
         before_operation: called before an operation begins; raising there is a power cut before it,
             and contents that it damages are those that the operation meets.
         hangs: the NOR flash stays busy: no call of its driver comes to an end any more.
-        on_access: called at every call of a driver.
+        on_read: called before each reading.
+        on_change: called before each program and erase.
+        on_time: called behind each operation with the time that it takes, in virtual ns.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class FlashPair:
         self.contents = contents
         self.trace: list[Traced] = []
         self.before_operation: Callable[[Operation], None] | None = None
-        self.on_access: Callable[[], None] | None = None
+        self.on_read: Callable[[], None] | None = None
+        self.on_change: Callable[[], None] | None = None
+        self.on_time: Callable[[int], None] | None = None
         self.hangs = False
         self.nor = NorDevice(self, reading.bits(seed))
         self.internal = InternalDevice(self, reading.bits(seed))
@@ -70,6 +74,8 @@ class FlashPair:
                 operation, after = before.perform(flash, kind, address, data, access_size)
         self.trace.append(Traced(operation, before))
         self.contents = after
+        if self.on_time is not None:
+            self.on_time(duration_ns(operation))
 
 
 @cache
@@ -95,14 +101,14 @@ class _Device:
 
     def read(self, address: int, length: int) -> bytes:
         """`length` bytes from `address`; FlashError when that is outside the device."""
-        self._begin(address, length)
+        self._begin(address, length, self._pair.on_read)
         if length == 0:
             return b""
         return self._pair.contents.of(self.flash).read(address, length, self._bits)
 
-    def _begin(self, address: int, length: int) -> None:
-        if self._pair.on_access is not None:
-            self._pair.on_access()
+    def _begin(self, address: int, length: int, call: Callable[[], None] | None) -> None:
+        if call is not None:
+            call()
         if self._pair.hangs and self.flash is FlashName.NOR:
             raise self._error("still busy when the driver gives up", address, length)
         size = self.geometry.size
@@ -122,7 +128,7 @@ class NorDevice(_Device):
 
     def program(self, address: int, data: bytes) -> None:
         """Clear bits, page by page."""
-        self._begin(address, len(data))
+        self._begin(address, len(data), self._pair.on_change)
         position = 0
         while position < len(data):
             start = address + position
@@ -133,7 +139,7 @@ class NorDevice(_Device):
 
     def erase(self, address: int, length: int) -> None:
         """Set whole sectors to 0xFF; FlashError when the range is not made of sectors."""
-        self._begin(address, length)
+        self._begin(address, length, self._pair.on_change)
         if address % w25q32jv.SECTOR_SIZE or length % w25q32jv.SECTOR_SIZE:
             raise self._error("an erase covers whole sectors only", address, length)
         end = address + length
@@ -153,7 +159,7 @@ class InternalDevice(_Device):
 
     def program(self, address: int, data: bytes) -> None:
         """Clear bits, word by word; an unaligned edge is filled up with 0xFF."""
-        self._begin(address, len(data))
+        self._begin(address, len(data), self._pair.on_change)
         if not data:
             return
         lead = address % _WORD
@@ -166,7 +172,7 @@ class InternalDevice(_Device):
 
     def erase(self, address: int, length: int) -> None:
         """Set whole sectors to 0xFF; FlashError when the range is not made of sectors."""
-        self._begin(address, length)
+        self._begin(address, length, self._pair.on_change)
         end = address + length
         sectors = [s for s in self.geometry.sectors if s.address >= address and s.end <= end]
         if sum(sector.size for sector in sectors) != length:

@@ -8,7 +8,7 @@ from bootloader_model.partition import Partitions
 from bootloader_model.provisioning import provision
 from campaign.application import Application
 from campaign.boot import BootRun, LoaderFactory, run_boot
-from campaign.cells import Contents
+from campaign.cells import Contents, is_record
 from campaign.faults import Fault, tears_of
 from campaign.flash import FlashPair, Traced
 from campaign.judge import Kind, Problem, judge
@@ -138,6 +138,20 @@ def contents_after(trace: Sequence[Traced], cut: Cut, end: Contents) -> Contents
     return trace[following].contents if following < len(trace) else end
 
 
+def is_noted(trace: Sequence[Traced], cut: Cut) -> bool:
+    """Whether what a trace is for may be on record after a cut in it.
+
+    That is so from its last record on: whatever is written behind that is the loader's own affair.
+    A trace without records says what it does in its last operation.
+    """
+    last = len(trace) - 1
+    records = [index for index, each in enumerate(trace) if is_record(each.operation)]
+    noted = records[-1] if records else last
+    return cut.operation > noted or (
+        cut.operation == noted and (cut.is_after or cut.tear is not None)
+    )
+
+
 def point_of(golden: GoldenStep, cut: Cut, contents: Contents | None = None) -> CutPoint:
     """A cut in a step, by its number in the scenario; the contents are found when not given."""
     in_step = Cut(cut.operation - golden.first_operation, cut.tear, is_after=cut.is_after)
@@ -145,7 +159,7 @@ def point_of(golden: GoldenStep, cut: Cut, contents: Contents | None = None) -> 
     expectation = step.before
     if is_last and cut.is_after:
         expectation = step.after
-    elif is_last and cut.tear is not None:
+    elif is_noted(golden.trace, in_step):
         expectation = step.during
     if contents is None:
         contents = contents_after(golden.trace, in_step, golden.end)

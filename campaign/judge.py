@@ -5,12 +5,12 @@ lie where the loader sends the processor, and by the stack pointer and program c
 with.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 
-from bootloader_model.boot_state import Slot
+from bootloader_model.boot_state import Slot, SlotFlag
 from bootloader_model.image_check import VECTOR_TABLE_HEAD_SIZE, VectorTableHead
 from bootloader_model.journal import Journal
 from bootloader_model.layout import (
@@ -19,6 +19,7 @@ from bootloader_model.layout import (
     DEFAULT_SLOTS,
     FACTORY_SLOT,
     FLASH_BASE,
+    FlashName,
 )
 from bootloader_model.partition import Partitions
 from campaign.application import Application
@@ -53,6 +54,7 @@ class Kind(Enum):
     FILE_LOST = "file-lost"
     FILE_SYSTEM_DAMAGED = "file-system-damaged"
     NO_ANSWER = "no-answer"
+    FORBIDDEN_WRITE = "forbidden-write"
     CANNOT_UPDATE = "cannot-update"
 
 
@@ -87,9 +89,26 @@ EXPLANATIONS: Mapping[Kind, str] = {
         "The application cannot use its file system, or cannot make the one that it needs."
     ),
     Kind.NO_ANSWER: ("A good image is started, and answers no RPC call when a processor runs it."),
+    Kind.FORBIDDEN_WRITE: (
+        "The loader changes flash that nobody may change: its own code, or a slot that is not"
+        " writeable, as the factory image's."
+    ),
     Kind.CANNOT_UPDATE: "The board runs and takes no update any more.",
 }
 """What each kind means, in one sentence."""
+
+
+def _forbidden() -> Iterator[tuple[FlashName, int, int]]:
+    """Memory, first address and the one behind the last of all that no loader may change."""
+    yield FlashName.INTERNAL, 0, APP0_OFFSET
+    for slot in DEFAULT_SLOTS:
+        if SlotFlag.WRITEABLE not in slot.configuration.flags:
+            for name in (slot.configuration.app_dev, slot.configuration.fs_dev):
+                partition = DEFAULT_LAYOUT.partition(name)
+                yield partition.flash, partition.offset, partition.offset + partition.size
+
+
+_FORBIDDEN = tuple(_forbidden())
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +151,7 @@ def judge(boot: BootRun, expectation: Expectation, images: Iterable[Image]) -> V
     if problem is None and boot.unwatched:
         text = f"flash operations before the watchdog is started: {boot.unwatched}"
         problem = Problem(Kind.NO_WATCHDOG, text)
+    problem = problem or _write_problem(boot)
     if problem is None and image is not None and expectation.after(image) is None:
         problem = _not_allowed(image, expectation, boot.contents)
     if problem is None and image is not None:
@@ -175,6 +195,17 @@ def _not_allowed(image: Image, expectation: Expectation, contents: Contents) -> 
     if kind is Kind.NOT_ROLLED_BACK and not is_in_a_slot(wanted, contents):
         kind = Kind.WAY_BACK_LOST
     return Problem(kind, f"image {image} runs, only {expectation.names()} may")
+
+
+def _write_problem(boot: BootRun) -> Problem | None:
+    for traced in boot.trace:
+        operation = traced.operation
+        if any(
+            operation.flash is flash and operation.address < end and operation.end > start
+            for flash, start, end in _FORBIDDEN
+        ):
+            return Problem(Kind.FORBIDDEN_WRITE, f"the loader makes this operation: {operation}")
+    return None
 
 
 def _files_problem(boot: BootRun, image: Image, expectation: Expectation) -> Problem | None:

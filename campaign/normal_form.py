@@ -10,10 +10,10 @@ and again never repeat. What a boot depends on does. The normal form leaves out:
 - which of the areas is which;
 - of the area with the newest record, all other good records; of the other one, all but its newest
   record, and where that stands;
-- the bytes of what is no good record, and of a slot that holds no known image;
+- the bytes of what is no good record, and of a slot that holds no known image, as far as the
+  largest image reaches; what lies behind that, and outside of all partitions, is kept to the byte;
 - of a file system everything but the names and contents of its files;
-- where marginal bits are: it keeps what both extreme readings (`Reading`) make of the contents;
-- by how much the error counts of slots differ: it keeps their order.
+- where marginal bits are: it keeps what both extreme readings (`Reading`) make of the contents.
 
 A loader may depend on more than that. So nothing is left out for the first cut, and of the states
 that count as seen already every Nth is booted nevertheless: it must go as its like did
@@ -25,10 +25,10 @@ from collections.abc import Hashable, Iterable
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
-from bootloader_model.boot_record import MAX_SLOTS, RECORD_SIZE, check_record, record_sequence
+from bootloader_model.boot_record import RECORD_SIZE, check_record, record_sequence
 from bootloader_model.journal import MAX_RECORDS, is_newer
-from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS, Partition
-from campaign.cells import Cells, Contents, Reading, Region
+from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS, FlashName, Partition
+from campaign.cells import PAGE_SIZE, Cells, Contents, Reading, Region
 from campaign.files import files_in_partitions
 from campaign.images import Image
 
@@ -42,12 +42,13 @@ _HASH_SIZE = 16
 _MOST_REMEMBERED = 1 << 18
 _SEQ = slice(4, 8)
 _CRC = slice(252, 256)
-_FIRST_SLOT, _SLOT_SIZE, _ERROR_COUNT = 19, 41, 40
 _ERASED = b"\xff" * RECORD_SIZE
 _AREAS = tuple(DEFAULT_LAYOUT.partition(name) for name in DEFAULT_LAYOUT.journal_areas)
 _APPLICATIONS = tuple(
     DEFAULT_LAYOUT.partition(slot.configuration.app_dev) for slot in DEFAULT_SLOTS
 )
+
+_OTHERS = tuple(p for p in DEFAULT_LAYOUT.partitions.values() if p not in _APPLICATIONS)
 
 
 class NormalForms:
@@ -63,6 +64,7 @@ class NormalForms:
         self._known: dict[tuple[int, int], bytes] = {}
         self._slots: dict[tuple[Region, str, Reading], Hashable] = {}
         self._journals: dict[tuple[Region, Reading], Hashable] = {}
+        self._rests: dict[tuple[Region, FlashName], Hashable] = {}
 
     def of(self, contents: Contents) -> bytes:
         """A hash that is equal for contents that count as the same."""
@@ -73,7 +75,8 @@ class NormalForms:
             readings = contents.extreme_readings
             forms = dict.fromkeys(self._as_read(contents, each) for each in readings)
             # What sticks decides what every write comes to.
-            form = tuple(forms), contents.nor.stuck_bits, contents.internal.stuck_bits
+            stuck = contents.nor.stuck_bits, contents.internal.stuck_bits
+            form = tuple(forms), stuck, self._rest(contents)
             digest = hashlib.blake2b(repr(form).encode(), digest_size=_HASH_SIZE)
             known = _remember(self._known, key, digest.digest())
         return known
@@ -92,6 +95,27 @@ class NormalForms:
             found = [image.name for image in self._images if content.startswith(image.data)]
             names = _remember(self._slots, key, tuple(found))
         return names
+
+    def _rest(self, contents: Contents) -> Hashable:
+        """What lies where neither records nor images nor files do."""
+        return tuple(
+            self._rest_of(region, flash)
+            for flash in FlashName
+            for region in contents.of(flash).regions
+        )
+
+    def _rest_of(self, region: Region, flash: FlashName) -> Hashable:
+        key = region, flash
+        rest = self._rests.get(key)
+        if rest is None:
+            taken = [
+                range(p.offset, p.offset + self._size) for p in _APPLICATIONS if p.flash is flash
+            ]
+            taken += [range(p.offset, p.offset + p.size) for p in _OTHERS if p.flash is flash]
+            pages = region.pages.items()
+            left = {n: c for n, c in pages if not any(n * PAGE_SIZE in each for each in taken)}
+            rest = _remember(self._rests, key, tuple(sorted(left.items())))
+        return rest
 
     def _journal(self, nor: Cells, reading: Reading) -> Hashable:
         """What both areas say; they are in one region."""
@@ -140,7 +164,7 @@ def _area(content: bytes) -> _Area | None:
         return None
     room = MAX_RECORDS - 1 - place
     is_next_erased = room == 0 or records[place + 1] == _ERASED
-    kept, turn = _without_counts(record)
+    kept, turn = _without_number(record)
     return _Area(newest, kept, (kept, turn, min(room, ROOM), is_clean, is_next_erased))
 
 
@@ -151,14 +175,9 @@ def _sequence(raw: bytes) -> int | None:
 
 
 @lru_cache(maxsize=1 << 16)
-def _without_counts(raw: bytes) -> tuple[bytes, int]:
+def _without_number(raw: bytes) -> tuple[bytes, int]:
     record = bytearray(raw)
-    slots = raw[12]
-    turn = int.from_bytes(raw[_SEQ], "little") % slots
-    places = [_FIRST_SLOT + _SLOT_SIZE * n + _ERROR_COUNT for n in range(min(slots, MAX_SLOTS))]
-    ranks = sorted({raw[place] for place in places})
-    for place in places:
-        record[place] = ranks.index(raw[place])
+    turn = int.from_bytes(raw[_SEQ], "little") % raw[12]
     record[_SEQ] = bytes(4)
     record[_CRC] = bytes(4)
     return bytes(record), turn

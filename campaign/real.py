@@ -5,7 +5,7 @@ the supply goes away in it, and the loader is run on the real drivers. Whatever 
 of the campaign, never a finding about the loader.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,6 +57,10 @@ class RealFlash:
         contents: what they hold.
         reading: how marginal bits read.
         seed: for Reading.RANDOM.
+
+    Attributes:
+        clock: virtual time.
+        on_time: called when a driver has waited, with that time in virtual ns.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class RealFlash:
     ) -> None:
         cells = storage.in_memory()
         self.clock = Clock()
+        self.on_time: Callable[[int], None] | None = None
         models = make_models(self.clock, cells)
         self._memories = {
             FlashName.NOR: models.nor.memory,
@@ -153,6 +158,8 @@ class RealFlash:
 
     def _wait(self, duration_ns: int) -> None:
         self.clock.advance_to(self.clock.now_ns + duration_ns)
+        if self.on_time is not None:
+            self.on_time(duration_ns)
 
 
 def difference(memories: Mapping[FlashName, FlashMemory], expected: Contents) -> str | None:
@@ -211,7 +218,9 @@ class RealBoot:
         flash = RealFlash(self.contents, self.reading, self.seed)
         if cut is not None:
             flash.arm(cut.operation, cut, fault)
-        ending, target, _ = carry_out(loader(), Hardware(flash.nor, flash.internal, self.cause))
+        hardware = Hardware(flash.nor, flash.internal, self.cause)
+        flash.on_time = hardware.spend
+        ending, target, _ = carry_out(loader(), hardware)
         return flash, ending, target
 
 

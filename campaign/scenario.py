@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from campaign.files import FileSet
 from campaign.images import NEW, NEXT, OLD, Image, push_calls
 from platforms.devices.reset_cause import ResetCause
+from platforms.errors import InvalidArgumentError
 from rpc_shim.frame import JsonValue
 
 
@@ -212,6 +213,13 @@ class Scenario:
     first: Image = OLD
     factory: Image | None = None
     has_file_system: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgumentError for what is no life of a device."""
+        if not self.steps or not isinstance(self.steps[0].act, Boot):
+            raise InvalidArgumentError(
+                f"scenario {self.name}: expected a Boot as its first step: no application runs yet"
+            )
 
     @property
     def images(self) -> tuple[Image, ...]:

@@ -146,8 +146,11 @@ class _Software:
         machine.uart_output = self._device.firmware_bytes
         machine.software = self
 
-    def expect(self, loader: Loader, contents: Contents | None) -> None:
-        """At the next reset `loader` is to run, and to leave these contents if any are given."""
+    def expect(self, loader: Loader | None, contents: Contents | None) -> None:
+        """At the next reset `loader` is to run, and to leave these contents if any are given.
+
+        None: nothing is to run.
+        """
         self._current.loader = loader
         self._expected = contents
         self.ending: Ending | None = None
@@ -250,8 +253,12 @@ class CampaignBoard:
             loader: the boot loader; for each boot a new one.
             expected: what the flash should hold when the loader has ended.
         """
-        self._put(state)
         software = self._software
+        # A reset that the last application left due, or the power-on, would come before this one.
+        if self._machine.reset_is_due:
+            software.expect(None, None)
+            self._machine.run_until(self._machine.clock.now_ns + 1)
+        self._put(state)
         software.expect(loader, expected)
         self._machine.trace.events.clear()
         self._machine.reset(state.cause)

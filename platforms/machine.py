@@ -160,6 +160,11 @@ class Machine:
             self._pending_reset = cause
         self.engine.stop()
 
+    @property
+    def reset_is_due(self) -> bool:
+        """Whether the next moment begins with a reset."""
+        return self._pending_reset is not None
+
     # -- time -------------------------------------------------------------------------------------
 
     def run_until(self, deadline_ns: int) -> None:

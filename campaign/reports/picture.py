@@ -11,9 +11,10 @@ from itertools import groupby
 from xml.etree import ElementTree as ET
 
 from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS, FlashName
+from campaign.cells import duration_ns
 from campaign.images import Image
 from campaign.reports.dump import Held
-from campaign.reports.timeline import OperationView, SlotView, Stretch, duration_ns
+from campaign.reports.timeline import OperationView, SlotView, Stretch
 from platforms.clock import NS_PER_MS, NS_PER_S
 from platforms.devices.flash_memory import OperationKind
 

@@ -13,6 +13,7 @@ from bootloader_model.decision import Reason
 from campaign.boot import BootRun, LoaderFactory
 from campaign.cells import Contents, Operation, Reading
 from campaign.check import start_of, states_of
+from campaign.damage import STUCK_BITS, WORN_SETS
 from campaign.expand import LASTING, Life, Plan, State
 from campaign.explore import Finding, Result
 from campaign.faults import Fault
@@ -432,6 +433,12 @@ def hopeless(results: Sequence[Result]) -> str:
     )
 
 
+_SAMPLES = {
+    Fault.STUCK_BIT: f"all bits that can stick: {STUCK_BITS} of each operation were tried",
+    Fault.WORN_SECTOR: f"all ways in which a sector wears out: {WORN_SETS} were tried for each",
+}
+
+
 def limits(report: Report) -> tuple[str, ...]:
     """What the campaign has not shown, one after the other."""
     if report.distrust:
@@ -458,7 +465,15 @@ def limits(report: Report) -> tuple[str, ...]:
     if lasting := [fault for fault in report.faults if fault in LASTING]:
         names = ", ".join(fault.value for fault in lasting)
         told.append(f"updates after {names}: no loader can promise them on cells that stay broken")
-    told.append(f"any other fault than {', '.join(fault.value for fault in report.faults)}")
+    told += [_SAMPLES[fault] for fault in report.faults if fault in _SAMPLES]
+    if closed := [result for result in report.results if result.is_closed]:
+        told.append(
+            "what happens only at a certain number: closure does not follow sequence numbers to"
+            f" their end: {_all_or(closed, report)}"
+        )
+    told.append("cuts of what the application writes after a cut: only boots are cut again")
+    if other := [fault.value for fault in Fault if fault not in report.faults]:
+        told.append(f"other faults: {', '.join(other)}")
     if report.results and not any(result.checked for result in report.results):
         told.append("that the board's own models do as computed: no state was made (--check-every)")
     return tuple(told)

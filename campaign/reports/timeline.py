@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from bootloader_model.layout import FlashName
-from campaign.cells import Contents, Operation, Reading
+from campaign.cells import Contents, Operation, Reading, duration_ns
 from campaign.expand import LASTING, Life
 from campaign.golden import CutPoint, Golden, GoldenStep
 from campaign.images import Image
@@ -18,23 +17,6 @@ from campaign.reports.report import LivedBoot, LivedFinding, ScenarioReport, dam
 from campaign.scenario import Boot, Wait
 from campaign.story import Cut
 from platforms.clock import NS_PER_S
-from platforms.devices import stm32f405_flash, w25q32jv
-from platforms.devices.flash_memory import OperationKind
-
-_WORD = 4
-
-
-def duration_ns(operation: Operation) -> int:
-    """How long an operation typically takes, in virtual nanoseconds (see both data sheets)."""
-    size = len(operation.after)
-    if operation.flash is FlashName.NOR:
-        if operation.kind is OperationKind.PROGRAM:
-            return w25q32jv.PAGE_PROGRAM_TIME.typical_ns
-        erases = {erase.size: erase.duration for erase in w25q32jv.ERASE_TYPES}
-        return erases[size].typical_ns
-    if operation.kind is OperationKind.PROGRAM:
-        return size // _WORD * stm32f405_flash.PROGRAM_TIME_NS
-    return stm32f405_flash.ERASE_TIME_NS[size][stm32f405_flash.PSIZE_X32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,7 +232,7 @@ BUGS: tuple[SeededBug, ...] = (
     _in_loader(
         bugs.way_back_over_the_factory_image,
         "factory-reset",
-        Caught(Kind.WRONG_VERSION, "boot after factory reset", words="only factory may"),
+        Caught(Kind.FORBIDDEN_WRITE, "first boot", words="nor 0x1f0000"),
     ),
     _in_loader(
         bugs.started_where_it_arrived,
@@ -503,7 +503,7 @@ BUGS: tuple[SeededBug, ...] = (
     _in_application(
         application_bugs.update_not_erased,
         "second-update",
-        Caught(Kind.CANNOT_UPDATE, "update", "erase appT", "does not read back as written"),
+        Caught(Kind.CANNOT_UPDATE, "update", "program app1", "does not read back as written"),
         Thread("mcu-tools/mcuboot#553", "FW update problem"),
     ),
     _in_application(
