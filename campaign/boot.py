@@ -1,10 +1,16 @@
-"""One boot of a loader on campaign flash, bounded: whatever the loader does, it ends."""
+"""One boot of a loader on campaign flash, bounded: it ends, whatever the loader asks of the board.
 
+A loader that spins without asking anything ends only where `limit_boots` was called.
+"""
+
+import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from types import FrameType
 
 from bootloader_model.protocol import BootTarget, Loader
 from campaign.cells import Contents, Operation, Reading, Tear
@@ -22,6 +28,8 @@ LoaderFactory = Callable[[], Loader]
 _MOST_CALLS = 20_000
 _MOST_READS = 500_000
 _LONGEST_WAIT_NS = 600 * NS_PER_S
+LONGEST_BOOT_S = 30
+"""Real seconds; a boot takes milliseconds."""
 
 
 class Ending(Enum):
@@ -40,6 +48,16 @@ class PowerCut(ResetAsserted):
 
 class _WatchdogBite(ResetAsserted):
     """The watchdog was not fed in time."""
+
+
+class _Spins(ResetAsserted):
+    """The loader computes for ever, and asks nothing of the board.
+
+    Attributes:
+        limit_s: real seconds; 0 = no limit.
+    """
+
+    limit_s = 0
 
 
 class _Endless(ResetAsserted):
@@ -194,6 +212,19 @@ class Hardware:
         raise why
 
 
+def limit_boots(seconds: int) -> None:
+    """From now on a boot that takes so many real seconds hangs; for the main thread of a process.
+
+    It takes the process's alarm signal (SIGALRM) for that.
+    """
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        raise _Spins
+
+    signal.signal(signal.SIGALRM, end)
+    _Spins.limit_s = seconds
+
+
 def run_boot(
     loader: Loader,
     contents: Contents,
@@ -254,15 +285,30 @@ def run_boot(
     )
 
 
+@contextmanager
+def _limited() -> Iterator[None]:
+    if not _Spins.limit_s:
+        yield
+        return
+    signal.alarm(_Spins.limit_s)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
 def carry_out(loader: Loader, hardware: Hardware) -> tuple[Ending, BootTarget | None, str]:
     """Run the loader to its end: how it ended, what it starts, and what is wrong."""
     try:
-        target: object = loader.boot(hardware)
+        with _limited():
+            target: object = loader.boot(hardware)
         hardware.check_alive()
     except _WatchdogBite:
         return Ending.WATCHDOG, None, "the loader stopped feeding the watchdog"
     except _Endless:
         return Ending.HUNG, None, f"no end after {_MOST_CALLS:,} calls or 600 s of waiting"
+    except _Spins:
+        return Ending.HUNG, None, f"no end after {_Spins.limit_s} s of computing"
     except PowerCut:
         return Ending.CUT, None, ""
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import count
 from typing import Protocol, TypeVar, cast
 
+from campaign.boot import LONGEST_BOOT_S, limit_boots
 from campaign.check import check_for_real
 from campaign.expand import Expander, Harvest, Plan, State
 from campaign.saved import SavedWork
@@ -158,9 +159,13 @@ def processes(number: int) -> ProcessPoolExecutor:
         number,
         # Not forked: there are threads here, the progress bar's among them.
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=_begin_work,
     )
+
+
+def _begin_work() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limit_boots(LONGEST_BOOT_S)
 
 
 def _run(plan: bytes, task: Task[T], *, is_telling_once: bool) -> T:

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from bootloader_model.custom_loader import LoaderNameError
-from campaign.boot import LoaderFactory
+from campaign.boot import LONGEST_BOOT_S, LoaderFactory, limit_boots
 from campaign.expand import Life, Plan, Settings
 from campaign.explore import Explorer, LikenessError, Result
 from campaign.faults import Fault
@@ -169,6 +169,7 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
         raise click.UsageError("--state keeps the state of one story: say which with --replay")
     if replay is not None and reports():
         raise click.UsageError(f"--{next(iter(reports()))} is for campaigns, --replay is none")
+    limit_boots(LONGEST_BOOT_S)
     faults = list(Fault) if ALL in fault_names else [Fault(name) for name in fault_names]
     results: list[Result] = []
     is_undone = False

@@ -252,8 +252,8 @@ def test_what_no_loader_could_have_started_is_said_and_is_no_failure(hopeless: R
     assert hopeless.verdict is Verdict.PROVEN
     assert [result.tally.hopeless for result in hopeless.results] == [2, 0]
     told = (
-        "in 2 states the fault has left nothing that any loader could start, which is no failure and"
-        " not counted as one: snapshot [worn-sector] 2"
+        "in 2 states the fault has left nothing that any loader could start, which is no failure"
+        " and not counted as one: snapshot [worn-sector] 2"
     )
     summary = "\n".join(summary_lines(hopeless))
     assert f"hopeless: {told}" in summary
