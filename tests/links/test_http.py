@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPMessage
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientConnectionResetError
@@ -21,9 +22,9 @@ from rpc_shim.dispatch import Channel, HttpAuthorization, RpcError
 from rpc_shim.frame import Request
 from rpc_shim.links.http import HttpSettings
 from tests.links.fake_board import MAX_FRAME_SIZE, WAIT_S, FakeBoard, frame, running, wait_until
+from tests.rpc.mos import needs_mos, run_mos
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-needs_mos = pytest.mark.skipif(shutil.which("mos") is None, reason="`mos` is not installed")
 
 REALM = "dev"
 NONCE = 0xABC
@@ -353,15 +354,9 @@ def test_curl_with_a_password(guarded: FakeBoard) -> None:
 
 
 @needs_mos
-def test_mos(board: FakeBoard, guarded: FakeBoard) -> None:
+def test_mos(board: FakeBoard, guarded: FakeBoard, tmp_path: Path) -> None:
     def mos(target: FakeBoard, *options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["mos", *options, "--port", target.url("http"), "call", "Echo", '{"a": 1}'],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=WAIT_S,
-        )
+        return run_mos(tmp_path, target.url("http"), *options, "call", "Echo", '{"a": 1}')
 
     assert json.loads(mos(board).stdout) == {"a": 1}
     allowed = mos(guarded, "--rpc-creds", "joe:secret")

@@ -31,6 +31,7 @@ from tests.links.fake_board import (
     wait_until,
 )
 from tests.links.test_network import call, connect
+from tests.rpc.mos import needs_mos, run_mos
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 needs_broker = pytest.mark.skipif(
@@ -364,15 +365,10 @@ def test_user_and_password(tmp_path: Path) -> None:
 
 
 @needs_broker
-@pytest.mark.skipif(shutil.which("mos") is None, reason="the tool `mos` is not installed")
-def test_mos(board: FakeBoard, broker: Mosquitto) -> None:
+@needs_mos
+def test_mos(board: FakeBoard, broker: Mosquitto, tmp_path: Path) -> None:
     assert board.url("mqtt") == f"{broker.url}/dev"
-    done = subprocess.run(
-        ["mos", "--port", board.url("mqtt"), "call", "Echo", '{"a": 1}'],
-        capture_output=True,
-        check=False,
-        timeout=WAIT_S,
-    )
+    done = run_mos(tmp_path, board.url("mqtt"), "call", "Echo", '{"a": 1}')
     assert json.loads(done.stdout) == {"a": 1}, done.stderr
 
 

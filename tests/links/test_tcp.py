@@ -1,10 +1,9 @@
 import json
 import select
-import shutil
 import socket
 import struct
-import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +13,7 @@ from rpc_shim.framing import crc32_hex
 from rpc_shim.links.sockets import MAX_UNSENT, Connections
 from rpc_shim.links.tcp import TcpSettings
 from tests.links.fake_board import MAX_FRAME_SIZE, WAIT_S, FakeBoard, frame, running, wait_until
+from tests.rpc.mos import needs_mos, run_mos
 
 
 @pytest.fixture(scope="module")
@@ -208,14 +208,9 @@ def test_a_frame_in_single_bytes(board: FakeBoard) -> None:
         assert json.loads(read_until(client, b"}\n"))["id"] == 1
 
 
-@pytest.mark.skipif(shutil.which("mos") is None, reason="the tool `mos` is not installed")
-def test_mos(board: FakeBoard) -> None:
-    done = subprocess.run(
-        ["mos", "--port", board.url("tcp"), "call", "Echo", '{"a": 1}'],
-        capture_output=True,
-        check=False,
-        timeout=WAIT_S,
-    )
+@needs_mos
+def test_mos(board: FakeBoard, tmp_path: Path) -> None:
+    done = run_mos(tmp_path, board.url("tcp"), "call", "Echo", '{"a": 1}')
     assert json.loads(done.stdout) == {"a": 1}, done.stderr
 
 

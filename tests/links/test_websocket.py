@@ -2,10 +2,9 @@ import asyncio
 import contextlib
 import json
 import logging
-import shutil
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -14,6 +13,7 @@ from rpc_shim.links.http import WEBSOCKET_PROTOCOL, HttpSettings
 from rpc_shim.links.sockets import MAX_UNSENT
 from tests.links.fake_board import MAX_FRAME_SIZE, WAIT_S, FakeBoard, frame, running, wait_until
 from tests.links.test_tcp import send_forever
+from tests.rpc.mos import needs_mos, run_mos
 
 Socket = aiohttp.ClientWebSocketResponse
 
@@ -224,12 +224,7 @@ def test_a_hundred_clients_at_once(board: FakeBoard) -> None:
     talk(conversation)
 
 
-@pytest.mark.skipif(shutil.which("mos") is None, reason="the tool `mos` is not installed")
-def test_mos(board: FakeBoard) -> None:
-    done = subprocess.run(
-        ["mos", "--port", board.url("ws"), "call", "Echo", '{"a": 1}'],
-        capture_output=True,
-        check=False,
-        timeout=WAIT_S,
-    )
+@needs_mos
+def test_mos(board: FakeBoard, tmp_path: Path) -> None:
+    done = run_mos(tmp_path, board.url("ws"), "call", "Echo", '{"a": 1}')
     assert json.loads(done.stdout) == {"a": 1}, done.stderr
