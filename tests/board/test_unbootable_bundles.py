@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import BytesIO
 
@@ -14,12 +13,6 @@ from otasim.bundle_server import BundleServer, bundle_of
 from rpc_shim.bundle.create import create_bundle
 from rpc_shim.bundle.image_file import FirmwareImage, load_image
 from rpc_shim.client import RpcClientError
-
-
-@pytest.fixture
-def server() -> Iterator[BundleServer]:
-    with BundleServer() as bundles:
-        yield bundles
 
 
 def with_address(address: int) -> bytes:
