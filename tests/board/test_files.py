@@ -203,21 +203,19 @@ def test_a_damaged_file_system_says_how_to_get_a_new_one(board: Board) -> None:
 
 @pytest.mark.parametrize("moment_ms", range(0, 120, 15))
 def test_a_power_cut_while_a_file_is_written_leaves_the_old_or_the_new_one(
-    engine: str, moment_ms: int
+    board: Board, moment_ms: int
 ) -> None:
     shape = list(TornShape)[moment_ms // 15 % len(TornShape)]
-    with Board(engine=engine) as board:
-        board.run(0.5)
-        old, new = b"old" * 500, b"new" * 700
-        put(board, "a.txt", old)
-        board.cut_power(shape, seed=moment_ms, after_s=0.001 + moment_ms / 1000)
-        try:
-            put(board, "a.txt", new)
-            acknowledged = board.powered
-        except RpcTimeoutError:
-            acknowledged = False
-        board.run(0.2)
-        board.power_on()
-        board.run(1)
-        found = get(board, "a.txt")
-        assert found in ((new,) if acknowledged else (old, new))
+    old, new = b"old" * 500, b"new" * 700
+    put(board, "a.txt", old)
+    board.cut_power(shape, seed=moment_ms, after_s=0.001 + moment_ms / 1000)
+    try:
+        put(board, "a.txt", new)
+        acknowledged = board.powered
+    except RpcTimeoutError:
+        acknowledged = False
+    board.run(0.2)
+    board.power_on()
+    board.run(1)
+    found = get(board, "a.txt")
+    assert found in ((new,) if acknowledged else (old, new))

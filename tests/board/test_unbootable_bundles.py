@@ -57,15 +57,13 @@ def linked_for(address: int) -> bytes:
     ids=["odd", "a word on", "nowhere", "linked elsewhere"],
 )
 def test_an_image_for_an_address_that_no_slot_has_is_refused(
-    content: bytes, address: str, engine: str, server: BundleServer
+    content: bytes, address: str, board: Board, server: BundleServer
 ) -> None:
-    with Board(engine=engine) as board:
-        board.run(0.5)
-        before = board.boot_state
-        flash = bytes(board.machine.models.nor.memory.storage)
-        url = server.publish("fw.zip", content)
-        with pytest.raises(RpcClientError, match=rf"for {address}.*can be booted: 0x08010000"):
-            board.call("OTA.Update", {"url": url})
-        assert board.boot_state == before
-        assert bytes(board.machine.models.nor.memory.storage) == flash
-        board.call("OTA.Update", {"url": server.publish_sample("sample-2.0")})
+    before = board.boot_state
+    flash = bytes(board.machine.models.nor.memory.storage)
+    url = server.publish("fw.zip", content)
+    with pytest.raises(RpcClientError, match=rf"for {address}.*can be booted: 0x08010000"):
+        board.call("OTA.Update", {"url": url})
+    assert board.boot_state == before
+    assert bytes(board.machine.models.nor.memory.storage) == flash
+    board.call("OTA.Update", {"url": server.publish_sample("sample-2.0")})
