@@ -10,7 +10,7 @@ from platforms.description import BOARD_FILE, DescriptionError
 from platforms.devices.peripheral import UnsupportedHardwareError
 from platforms.devices.reset_cause import ResetCause
 from platforms.engines.protocol import FaultKind
-from tests.engines.bench import BASE, CODE, RAM, Bench, MakeBench
+from tests.engines.bench import CODE, RAM, Bench, MakeBench
 from tests.engines.thumb import BARRIERS, BX_LR, SELF, add_one, load_constant, store
 
 
@@ -195,8 +195,7 @@ def test_an_error_in_a_model_comes_out_of_the_run_and_the_next_run_goes_on(
         bench.run(NS_PER_MS)
     assert "fail" in [entry.name for entry in caught.traceback]
     monkeypatch.undo()
-    bench.engine.reset()
-    bench.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE | 1)
+    bench.restart()
     bench.run(NS_PER_MS)
     assert bench.engine.registers()["r1"] == 0
 

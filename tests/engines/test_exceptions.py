@@ -116,17 +116,15 @@ def test_masks_written_in_flash_that_changed_are_seen_too(phase: int, order: int
     bench = Bench(EMBEDDED, SELF, {14: add_one(RAM) + BX_LR})
     basepri = move(2, 16) + write_special(BASEPRI, 2), move(2, 0) + write_special(BASEPRI, 2)
     code = _window(*basepri)
-    cells, base = bench.models.internal_flash.memory.storage, CODE - 0x0800_0000
 
-    def write(offset: int, data: bytes) -> None:
-        cells[base + offset : base + offset + len(data)] = data
-        bench.engine.flash_changed(base + offset, len(data))
+    def write(address: int, data: bytes) -> None:
+        bench.change_flash(address, data)
         bench.run(NS_PER_US)  # what changed is looked at piece by piece
 
     for start in range(-phase, len(code), 4)[::order]:
         first = max(start, 0)
-        write(4 + first, code[first : start + 4])
-    write(0, NOP + NOP)
+        write(CODE + 4 + first, code[first : start + 4])
+    write(CODE, NOP + NOP)
     bench.run(NS_PER_MS)
     assert [bench.word(RAM + 4 * n) for n in range(3)] == [1, 0, 1]
 
@@ -152,13 +150,8 @@ def test_a_reset_while_unprivileged_begins_privileged() -> None:
     code = move(2, 3) + write_special(CONTROL, 2) + SELF
     bench = Bench(EMBEDDED, code)
     bench.run(NS_PER_MS)
-    bench.engine.reset()
-    bench.engine.start(vector_table=CODE - 0x200, stack_pointer=RAM + 0x1000, program_counter=CODE)
-    cells = bench.models.internal_flash.memory.storage
-    offset = CODE - 0x0800_0000
-    code = read_special(2, CONTROL) + keep(2, RAM) + SELF
-    cells[offset : offset + len(code)] = code
-    bench.engine.flash_changed(offset, len(code))
+    bench.restart(program_counter=CODE)
+    bench.change_flash(CODE, read_special(2, CONTROL) + keep(2, RAM) + SELF)
     bench.engine.write_memory(RAM, b"\xff" * 4)
     bench.run(NS_PER_MS)
     assert bench.word(RAM) == 0

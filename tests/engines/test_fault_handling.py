@@ -4,7 +4,7 @@ import pytest
 
 from platforms.clock import NS_PER_MS
 from platforms.engines.protocol import FaultKind
-from tests.engines.bench import BASE, CODE, RAM, Bench, MakeBench
+from tests.engines.bench import CODE, RAM, Bench, MakeBench
 from tests.engines.thumb import BARRIERS, BX_LR, CPSID_I, SELF, add_one, load_constant, store
 
 HARD_FAULT, BUS_FAULT, SYSTICK = 3, 5, 15
@@ -167,8 +167,7 @@ def test_a_fault_in_the_hard_fault_handler_locks_up_until_a_reset(
     assert [fault.exception for fault in bench.faults] == [HARD_FAULT, None]
     assert bench.clock.now_ns == 21 * NS_PER_MS
     bench.faults.clear()
-    bench.engine.reset()
-    bench.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE | 1)
+    bench.restart()
     run_twice(bench)
     assert [fault.exception for fault in bench.faults] == [HARD_FAULT, None]
 

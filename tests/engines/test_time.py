@@ -13,7 +13,7 @@ from platforms.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
 from platforms.engines.embedded import instruction_counter
 from platforms.engines.embedded.engine import EmbeddedEngine
 from platforms.engines.embedded.pace import Pace
-from tests.engines.bench import BASE, CODE, RAM, Bench, MakeBench
+from tests.engines.bench import CODE, RAM, Bench, MakeBench
 from tests.engines.thumb import (
     BARRIERS,
     BX_LR,
@@ -138,8 +138,7 @@ def test_an_svc_behind_a_reset_in_an_it_block_is_forgotten() -> None:
     bench.engine.write_memory(RAM, bytes(4))
     bench.run(NS_PER_MS)
     assert bench.resets
-    bench.engine.reset()
-    bench.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE + 0x100)
+    bench.restart(program_counter=CODE + 0x100)
     bench.run(NS_PER_MS)
     assert bench.word(RAM) == 0
 

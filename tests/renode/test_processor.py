@@ -10,7 +10,7 @@ from otasim.engines import RENODE, missing_engine
 from platforms.clock import NS_PER_MS
 from platforms.devices.reset_cause import ResetCause
 from platforms.engines.protocol import EngineError, FaultKind
-from tests.engines.bench import BASE, CODE, RAM, Bench
+from tests.engines.bench import RAM, Bench
 from tests.engines.thumb import SELF, add_one, load_constant, store
 
 pytestmark = pytest.mark.skipif(
@@ -95,8 +95,7 @@ def test_peripherals_are_no_place_for_code(make_bench: MakeBench, address: int) 
 
 def test_without_a_stack_the_processor_locks_up(make_bench: MakeBench) -> None:
     bench = make_bench(SELF)
-    bench.engine.reset()
-    bench.engine.start(vector_table=BASE, stack_pointer=0x3000_0000, program_counter=0x3000_0001)
+    bench.restart(program_counter=0x3000_0001, stack_pointer=0x3000_0000)
     bench.run(NS_PER_MS)
     bench.run(20 * NS_PER_MS)
     assert [(fault.kind, fault.exception) for fault in bench.faults] == [
@@ -109,10 +108,7 @@ def test_without_a_stack_the_processor_locks_up(make_bench: MakeBench) -> None:
 def test_a_handler_that_is_no_code_locks_the_processor_up(make_bench: MakeBench) -> None:
     # VTOR stays 0 on Renode then, where an erased flash makes every handler 0xFFFFFFFE.
     bench = make_bench(SELF)
-    bench.engine.reset()
-    bench.engine.start(
-        vector_table=0x3000_0000, stack_pointer=RAM + 0x1000, program_counter=0x3000_0001
-    )
+    bench.restart(program_counter=0x3000_0001, vector_table=0x3000_0000)
     bench.run(NS_PER_MS)
     bench.run(20 * NS_PER_MS)
     assert bench.faults[-1].exception is None
@@ -134,8 +130,7 @@ def test_a_processor_that_gave_up_is_an_error_until_it_is_reset(make_bench: Make
         with pytest.raises(EngineError, match="given up"):
             bench.run(NS_PER_MS)
     processor.RemoveHookOnMmuFault(hook)
-    bench.engine.reset()
-    bench.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE | 1)
+    bench.restart()
     bench.faults.clear()
     bench.run(NS_PER_MS)
     assert [fault.address for fault in bench.faults] == [0x3000_0000]
