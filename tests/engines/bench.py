@@ -1,6 +1,7 @@
 """A bare engine with a vector table and code in its flash, for tests of any engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from otasim.engines import engine_factory
@@ -85,3 +86,19 @@ class Bench:
 
 
 MakeBench = Callable[..., Bench]
+
+
+@contextmanager
+def benches(engine: str) -> Iterator[MakeBench]:
+    """What makes benches on an engine, one at a time."""
+    with ExitStack() as cleanup:
+
+        def make(
+            code: bytes, handlers: dict[int, bytes] | None = None, platform: Path = BOARD_FILE
+        ) -> Bench:
+            cleanup.close()
+            bench = Bench(engine, code, handlers, platform)
+            cleanup.callback(bench.engine.close)
+            return bench
+
+        yield make

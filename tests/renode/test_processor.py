@@ -1,8 +1,6 @@
 """What is particular to Renode's processor: its moments, its faults, its end."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Protocol
 
 import pytest
 
@@ -10,7 +8,7 @@ from otasim.engines import RENODE, missing_engine
 from platforms.clock import NS_PER_MS
 from platforms.devices.reset_cause import ResetCause
 from platforms.engines.protocol import EngineError, FaultKind
-from tests.engines.bench import RAM, Bench
+from tests.engines.bench import RAM, MakeBench, benches
 from tests.engines.registers import FLASH_CR, IWDG_KR, IWDG_RLR, UNLOCK
 from tests.engines.thumb import SELF, add_one, jump, load_constant, store
 
@@ -20,19 +18,9 @@ pytestmark = pytest.mark.skipif(
 FEED = store(0xAAAA, IWDG_KR)
 
 
-class MakeBench(Protocol):
-    def __call__(self, code: bytes, handlers: dict[int, bytes] | None = None) -> Bench: ...
-
-
 @pytest.fixture
 def make_bench() -> Iterator[MakeBench]:
-    with ExitStack() as cleanup:
-
-        def make(code: bytes, handlers: dict[int, bytes] | None = None) -> Bench:
-            bench = Bench(RENODE, code, handlers)
-            cleanup.callback(bench.engine.close)
-            return bench
-
+    with benches(RENODE) as make:
         yield make
 
 
