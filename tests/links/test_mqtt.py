@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from rpc_shim.links.mqtt import Broker, MqttSettings, is_topic, parse_broker, re
 from rpc_shim.links.network import Network
 from rpc_shim.links.sockets import NetworkLinkError
 from rpc_shim.links.tcp import TcpSettings
+from tests.links.clients import call, connect, talk
 from tests.links.fake_board import (
     MAX_FRAME_SIZE,
     WAIT_S,
@@ -30,7 +31,6 @@ from tests.links.fake_board import (
     running,
     wait_until,
 )
-from tests.links.test_network import call, connect
 from tests.rpc.mos import needs_mos, run_mos
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
@@ -115,14 +115,6 @@ async def receive(client: aiomqtt.Client) -> dict[str, object]:
     assert message.qos == 1
     answer: dict[str, object] = json.loads(message.payload)
     return answer
-
-
-def talk(conversation: Callable[[], Awaitable[None]]) -> None:
-    async def with_deadline() -> None:
-        async with asyncio.timeout(WAIT_S):
-            await conversation()
-
-    asyncio.run(with_deadline())
 
 
 def call_once(broker: Mosquitto, topic: str = "dev/rpc", payload: bytes = frame("Echo")) -> object:
@@ -314,15 +306,8 @@ def test_an_answer_given_right_before_a_reset_arrives(board: FakeBoard, broker: 
     async def conversation() -> None:
         async with client(broker, "test/rpc") as host:
             await host.publish("dev/rpc", frame("Later"), qos=1)
-            device = board.device
-            assert device is not None
-            wait_until(lambda: bool(device.waiting), "the call")
-
-            def answer_and_reset() -> None:
-                device.waiting[0].result("at last")
-                board.network.application_ended()
-
-            board.do(answer_and_reset)
+            board.wait_for_call()
+            board.answer_and_reset()
             assert (await receive(host))["result"] == "at last"
 
     for _ in range(5):
@@ -339,9 +324,7 @@ def test_nothing_is_answered_while_the_firmware_hangs(board: FakeBoard, broker: 
             board.hang()
             for number in range(200):  # more than may wait
                 await host.publish("dev/rpc", frame("Echo", number), qos=1)
-            wait_until(
-                lambda: board.do(lambda: len(board.network._mailbox._entries)) == 64, "requests"
-            )
+            wait_until(lambda: board.pending == 64, "requests")
             assert len(host.messages) == 0
             board.go_on()
             assert (await receive(host))["id"] == 0
