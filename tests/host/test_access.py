@@ -10,10 +10,10 @@ import pytest
 
 from rpc_shim.client import Credentials, RpcClient, RpcClientError
 from rpc_shim.frame import JsonValue
+from scripts.processes import MOSQUITTO, Mosquitto
 from tests.host.running_board import PATIENCE_S, RunningBoard
 from tests.host.test_tools import TRANSPORTS, url_of
 from tests.host.tools import CURL, MOS, Mos, ToolError, curl, exact_client
-from tests.links.test_mqtt import MOSQUITTO, Mosquitto
 
 USER, PASSWORD = "alice", "open sesame"
 RULES = [

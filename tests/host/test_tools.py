@@ -18,6 +18,7 @@ import pytest
 from otasim.bundle_server import BundleServer, bundle_of
 from rpc_shim.client import Framing, RpcClient, SerialPort
 from rpc_shim.frame import JsonValue
+from scripts.processes import MOSQUITTO, Mosquitto
 from tests.conftest import CELL_PROPERTY
 from tests.host.running_board import PATIENCE_S, RunningBoard
 from tests.host.tools import (
@@ -33,7 +34,6 @@ from tests.host.tools import (
     exact_client,
     websocket_call,
 )
-from tests.links.test_mqtt import MOSQUITTO, Mosquitto
 
 TRANSPORTS = ("serial", "tcp", "ws", "http", "udp", "mqtt")
 Record = Callable[[str, object], None]

@@ -1,10 +1,8 @@
 import asyncio
 import contextlib
-import getpass
 import json
 import os
 import select
-import shutil
 import socket
 import subprocess
 import threading
@@ -22,6 +20,7 @@ from rpc_shim.links.mqtt import Broker, MqttSettings, is_topic, parse_broker, re
 from rpc_shim.links.network import Network
 from rpc_shim.links.sockets import NetworkLinkError
 from rpc_shim.links.tcp import TcpSettings
+from scripts.processes import MOSQUITTO, Mosquitto
 from tests.links.clients import call, connect, talk
 from tests.links.fake_board import (
     MAX_FRAME_SIZE,
@@ -33,58 +32,9 @@ from tests.links.fake_board import (
 )
 from tests.rpc.mos import needs_mos, run_mos
 
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 needs_broker = pytest.mark.skipif(
     MOSQUITTO is None, reason="mosquitto is not installed (apt install mosquitto)"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-class Mosquitto:
-    """A real broker that can be stopped and started."""
-
-    def __init__(self, directory: Path, extra: str = "allow_anonymous true\n") -> None:
-        self.port = free_port()
-        self._config = directory / "mosquitto.conf"
-        # Without a user it gives up being root, and the files of this test with it.
-        self._config.write_text(
-            f"user {getpass.getuser()}\nlistener {self.port} 127.0.0.1\n{extra}"
-        )
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [MOSQUITTO or "mosquitto", "-c", str(self._config)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        wait_until(self._listens, "mosquitto to listen")
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def __enter__(self) -> "Mosquitto":
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.stop()
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-            return True
-        return False
 
 
 @pytest.fixture
@@ -336,7 +286,7 @@ def test_nothing_is_answered_while_the_firmware_hangs(board: FakeBoard, broker: 
 def test_user_and_password(tmp_path: Path) -> None:
     passwords = tmp_path / "passwords"
     subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "me", "se cret"], check=True)
-    rules = f"allow_anonymous false\npassword_file {passwords}\n"
+    rules = f"allow_anonymous false\npassword_file {passwords}"
     with Mosquitto(tmp_path, rules) as broker:
         broker.start()
         with running(MqttSettings(broker.url.replace("//", "//me:se%20cret@"))) as board:
