@@ -18,12 +18,10 @@ import pytest
 from otasim.bundle_server import BundleServer, bundle_of
 from rpc_shim.client import Framing, RpcClient, SerialPort
 from rpc_shim.frame import JsonValue
-from scripts.processes import MOSQUITTO, Mosquitto
 from tests.conftest import CELL_PROPERTY
-from tests.host.running_board import PATIENCE_S, RunningBoard
+from tests.host.running_board import PATIENCE_S, RunningBoard, on_all_transports
 from tests.host.tools import (
     CURL,
-    MOS,
     MOSQUITTO_RR,
     Frames,
     Mos,
@@ -34,6 +32,7 @@ from tests.host.tools import (
     exact_client,
     websocket_call,
 )
+from tests.rpc.mos import MOS, needs_mos
 
 TRANSPORTS = ("serial", "tcp", "ws", "http", "udp", "mqtt")
 Record = Callable[[str, object], None]
@@ -51,23 +50,9 @@ CELLS = {
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[BundleServer]:
-    with BundleServer() as bundles:
-        yield bundles
-
-
-@pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBoard]:
-    """A board on all transports at once; without a broker on this machine, on all but MQTT."""
-    folder = tmp_path_factory.mktemp("board")
-    with Mosquitto(folder) as broker:
-        options = ["--speed", "20", "--tcp", "0", "--http", "0", "--udp", "0"]
-        if MOSQUITTO is not None:
-            broker.start()
-            options += ["--mqtt", broker.url]
-        running = RunningBoard("embedded", folder, *options)
+    with on_all_transports(tmp_path_factory.mktemp("board"), "--speed", "20") as running:
         yield running
-        running.stop()
 
 
 def url_of(board: RunningBoard, transport: str) -> str:
@@ -80,6 +65,11 @@ def member(value: JsonValue, key: str) -> JsonValue:
     assert isinstance(value, dict)
     found: JsonValue = value[key]
     return found
+
+
+def record_row(record_property: Record, tool: str, who: str) -> None:
+    for operation in WHOLE_ROW:
+        record_property(CELL_PROPERTY, (tool, operation, who))
 
 
 def update_commit_and_roll_back(board: RunningBoard, tool: Tool, server: BundleServer) -> None:
@@ -143,11 +133,10 @@ def test_mos(
     update_commit_and_roll_back(board, tool, server)
     push(board, tool, tmp_path)
     who = "mos" if is_real else "protocol-exact client"
-    for operation in WHOLE_ROW:
-        record_property(CELL_PROPERTY, (f"mos {transport}", operation, who))
+    record_row(record_property, f"mos {transport}", who)
 
 
-@pytest.mark.skipif(MOS is None, reason="the host tool mos is not on PATH")
+@needs_mos
 def test_the_console_of_mos(board: RunningBoard, record_property: Record) -> None:
     mine, its = pty.openpty()
     command = [MOS or "mos", "--port", url_of(board, "serial"), "console"]
@@ -197,8 +186,7 @@ def test_curl(
     assert told == "Update applied, finalizing\n"
     with board.expecting("reset cause software", "ready"):
         curl(f"{root}/update/revert", "--request", "POST")
-    for operation in WHOLE_ROW:
-        record_property(CELL_PROPERTY, ("curl", operation, "curl"))
+    record_row(record_property, "curl", "curl")
 
 
 @pytest.mark.skipif(
@@ -232,8 +220,7 @@ def test_an_mqtt_client(
     configuration(tool)
     update_commit_and_roll_back(board, tool, server)
     push(board, tool, tmp_path)
-    for operation in WHOLE_ROW:
-        record_property(CELL_PROPERTY, ("MQTT client", operation, "mosquitto_rr"))
+    record_row(record_property, "MQTT client", "mosquitto_rr")
 
 
 def test_a_script_with_pyserial(
@@ -251,8 +238,7 @@ def test_a_script_with_pyserial(
     configuration(tool)
     update_commit_and_roll_back(board, tool, server)
     push(board, tool, tmp_path)
-    for operation in WHOLE_ROW:
-        record_property(CELL_PROPERTY, ("pyserial script", operation, "pyserial"))
+    record_row(record_property, "pyserial script", "pyserial")
 
 
 def test_a_websocket_as_a_page_opens_it(board: RunningBoard, record_property: Record) -> None:
