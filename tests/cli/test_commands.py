@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,16 +28,22 @@ def otasim(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-@pytest.fixture
-def state_directory(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def updated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A board's flash after an update that nobody has committed."""
-    path = tmp_path / "board"
+    path = tmp_path_factory.mktemp("updated") / "board"
     with BundleServer() as server, Board(state_directory=path) as board:
         board.run(0.5)
         url = server.publish_sample("sample-2.0")
         board.call("OTA.Update", {"url": url, "commit_timeout": 300})
         board.run(3)
     return path
+
+
+@pytest.fixture
+def state_directory(updated: Path, tmp_path: Path) -> Path:
+    """A copy of that for each test."""
+    return shutil.copytree(updated, tmp_path / "board")
 
 
 def test_demo_prints_one_json_object() -> None:
