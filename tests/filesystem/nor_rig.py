@@ -4,13 +4,14 @@ from bootloader_model.layout import DEFAULT_LAYOUT
 from bootloader_model.partition import OpenPartition
 from platforms.clock import Clock
 from platforms.devices import w25q32jv
-from platforms.devices.flash_memory import FlashMemory, FlashOperation, Moment
+from platforms.devices.flash_memory import FlashOperation, Moment
 from platforms.devices.nor_flash import SpiNorFlash
 from platforms.devices.torn import TornShape
 from platforms.drivers.nor_flash import NorFlashDriver
 from platforms.flash import FlashDevice, FlashGeometry
 from platforms.machine import ResetAsserted
 from rpc_shim.filesystem import TEMPORARY_SUFFIX, FileSystem
+from tests.devices.memories import nor_memory, operations_of
 
 Contents = dict[str, bytes | None]
 """Every file with its content and every directory with None, by path."""
@@ -25,16 +26,9 @@ class NorRig:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.memory = FlashMemory(
-            "nor",
-            w25q32jv.GEOMETRY,
-            self.clock,
-            bytearray(b"\xff" * w25q32jv.SIZE),
-            status_cells=bytearray(w25q32jv.FACTORY_STATUS),
-        )
+        self.memory = nor_memory(self.clock)
         self.chip = SpiNorFlash(self.memory, self.clock)
-        self.operations: list[FlashOperation] = []
-        self.memory.on_operation.append(self.operations.append)
+        self.operations = operations_of(self.memory)
         self._powered = True
 
     def driver(self) -> NorFlashDriver:
