@@ -3,7 +3,6 @@
 import shutil
 import stat
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from rpc_shim.bundle.key_file import (
 )
 from rpc_shim.bundle.signature import SignaturePolicy, format_public_key
 from tests.bundle.signing import KEYS, SETTINGS
+from tests.cli.command import otasim
 from tests.rpc.mos import mos_environment, needs_mos
 
 MosSigner = Callable[..., None]
@@ -51,9 +51,8 @@ def run(
 
 def otasim_bundle(*arguments: str | Path) -> tuple[int, str, str]:
     """Exit code, output and errors of `otasim bundle`."""
-    done = run(sys.executable, "-m", "otasim", "bundle", *arguments)
-    assert b"Traceback" not in done.stderr
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    done = otasim("bundle", *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 def make(output: Path, *sign_keys: str | Path) -> Path:

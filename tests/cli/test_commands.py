@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,19 +11,7 @@ import firmware
 from bootloader_model.boot_record import build_record, parse_record
 from otasim import Board
 from otasim.bundle_server import BundleServer, bundle_of
-
-
-def otasim(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "otasim", *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done
+from tests.cli.command import otasim
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rpc_shim.client import Framing, RpcClientError
+from tests.cli.command import otasim
 from tests.host.running_board import PATIENCE_S, RunningBoard, client_caller
 
 BASH = shutil.which("bash")
@@ -36,14 +37,7 @@ def run_command(*options: str | Path) -> list[str]:
 
 def run_to_its_end(*options: str | Path) -> subprocess.CompletedProcess[str]:
     """For boards that cannot start."""
-    return subprocess.run(
-        run_command(*options),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    return otasim("run", "--engine", "embedded", *options)
 
 
 # --- the terminal ---------------------------------------------------------------------------
