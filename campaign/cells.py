@@ -317,6 +317,20 @@ def _all_torn(
     return tuple(region.torn(operation, tear) for tear in tears.each)
 
 
+@lru_cache(maxsize=_REGION_CACHE)
+def _performed(
+    region: Region,
+    flash: FlashName,
+    kind: OperationKind,
+    address: int,
+    data: bytes,
+    access_size: int,
+) -> tuple[Operation, Region]:
+    """An operation, and what it leaves; boots do the same again and again."""
+    operation = region.operation(flash, kind, address, data, access_size)
+    return operation, region.completed(operation)
+
+
 class Cells:
     """The contents of one flash memory; never changed once made.
 
@@ -443,13 +457,16 @@ class Contents:
         """The contents of one of them."""
         return self.nor if flash is FlashName.NOR else self.internal
 
-    def begin(
+    def perform(
         self, flash: FlashName, kind: OperationKind, address: int, data: bytes, access_size: int
-    ) -> Operation:
-        """An operation that begins with these contents; for an erase `data` is zeros."""
+    ) -> tuple[Operation, "Contents"]:
+        """An operation that begins here, and what it leaves; for an erase `data` is zeros."""
         cells = self.of(flash)
-        region = cells.regions[cells.number_at(address)]
-        return region.operation(flash, kind, address, data, access_size)
+        number = cells.number_at(address)
+        operation, region = _performed(
+            cells.regions[number], flash, kind, address, data, access_size
+        )
+        return operation, self._with(flash, number, region)
 
     def completed(self, operation: Operation) -> "Contents":
         """The contents when the operation is done."""

@@ -387,7 +387,8 @@ class Expander:
         boot = point.boot
         if boot is None or boot.ending is Ending.WATCHDOG:
             return None
-        return self.life.judge(point.expectation, boot).problem
+        # A flash that hangs keeps an update from being started, until the power is cycled.
+        return self.life.judge(self.life.survivors, boot).problem
 
     def expand(self, states: Sequence[State], *, is_last: bool) -> Harvest:
         """What follows from some states; without further cuts when `is_last`."""

@@ -61,14 +61,15 @@ class FlashPair:
         self, flash: FlashName, kind: OperationKind, address: int, data: bytes, access_size: int
     ) -> None:
         """One operation of a chip; for an erase `data` is zeros."""
-        operation = self.contents.begin(flash, kind, address, data, access_size)
+        before = self.contents
+        operation, after = before.perform(flash, kind, address, data, access_size)
         if self.before_operation is not None:
-            begun = self.contents
             self.before_operation(operation)
-            if self.contents is not begun:
-                operation = self.contents.begin(flash, kind, address, data, access_size)
-        self.trace.append(Traced(operation, self.contents))
-        self.contents = self.contents.completed(operation)
+            if self.contents is not before:
+                before = self.contents
+                operation, after = before.perform(flash, kind, address, data, access_size)
+        self.trace.append(Traced(operation, before))
+        self.contents = after
 
 
 @cache

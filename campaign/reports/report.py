@@ -279,7 +279,7 @@ def live_story(life: Life, story: Story) -> LivedStory:
     if story.cut is None:
         return LivedStory(None, _failed_boot(life.golden), ())
     start = start_of(life, story)
-    step_boot = _damaged_boot(start)
+    step_boot = _damaged_boot(life, start)
     if step_boot is None and not story.recoveries:
         raise OtasimError(f"{story.identifier}: no boot follows the cut: add one, as /stored>run")
     boots = tuple(
@@ -297,10 +297,10 @@ def _failed_boot(golden: Golden) -> LivedBoot | None:
     return _boot_in(step, golden.end, step.before, golden.failed_boot)
 
 
-def _damaged_boot(start: CutPoint) -> LivedBoot | None:
+def _damaged_boot(life: Life, start: CutPoint) -> LivedBoot | None:
     if start.boot is None:
         return None
-    return _boot_in(start.golden.step, start.golden.start, start.expectation, start.boot)
+    return _boot_in(start.golden.step, start.golden.start, life.survivors, start.boot)
 
 
 def _boot_in(step: Step, before: Contents, expectation: Expectation, boot: BootRun) -> LivedBoot:

@@ -37,7 +37,7 @@ def test_a_bug_in_its_loader_is_shown_and_can_be_replayed(example: pytest.Pytest
             '>       campaign("update-commit")',
             "E       Failed: update-commit FAILS: way-back-lost",
             "E       way-back-lost: image new runs, only old may",
-            "E         in update-commit, step 'commit', power-loss at program nor 0x*; 1 cut in all",
+            "E         in update-commit, step 'commit', power-loss at program nor *; 1 cut in all",
             "*- campaign update-commit: way-back-lost -*",
             "boot 1, reset cause power-on, *",
             "  | doorbell: roll-back, slot 0",
