@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
 _START_LIMIT_S = 120.0
+_BROKER_START_LIMIT_S = 60.0
 _STEP_S = 0.01
 
 
@@ -115,35 +117,77 @@ def _wait_for(ready: Path, board: BoardProcess) -> None:
         time.sleep(_STEP_S)
 
 
+class Mosquitto:
+    """A broker of our own that can be stopped and started again at the same place.
+
+    Args:
+        folder: where its files go.
+        access: the lines of its configuration that say who may connect.
+
+    Attributes:
+        port: where it listens on the loopback once it is started.
+    """
+
+    def __init__(self, folder: Path, access: str = "allow_anonymous true") -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            self.port = int(taken.getsockname()[1])
+        self._output = folder / "mosquitto.txt"
+        self._configuration = folder / "mosquitto.conf"
+        # Without a user it gives up being root, and the files it is given with it; without the last
+        # line acknowledgements wait 40 ms.
+        self._configuration.write_text(
+            f"user {getpass.getuser()}\nlistener {self.port} 127.0.0.1\n{access}\n"
+            "set_tcp_nodelay true\n"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """What `--mqtt` takes."""
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until it listens.
+
+        Raises:
+            ProcessError: it ends before, or takes too long.
+        """
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [MOSQUITTO or "mosquitto", "-c", str(self._configuration)],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        deadline_s = time.monotonic() + _BROKER_START_LIMIT_S
+        while not _listens(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline_s:
+                raise ProcessError(f"no broker:\n{self._output.read_text()}")
+            time.sleep(_STEP_S)
+
+    def stop(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
+
+
 @contextmanager
 def broker(folder: Path) -> Iterator[str | None]:
     """The URL of a mosquitto of our own; None where it is not installed."""
     if MOSQUITTO is None:
         yield None
         return
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = int(taken.getsockname()[1])
-    configuration = folder / "mosquitto.conf"
-    # Without a user it gives up being root, and without the last line acknowledgements wait 40 ms.
-    configuration.write_text(
-        f"user {getpass.getuser()}\nlistener {port} 127.0.0.1\nallow_anonymous true\n"
-        "set_tcp_nodelay true\n"
-    )
-    with (folder / "mosquitto.txt").open("wb") as output:
-        process = subprocess.Popen(
-            [MOSQUITTO, "-c", str(configuration)], stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        deadline_s = time.monotonic() + _START_LIMIT_S
-        while not _listens(port):
-            if process.poll() is not None or time.monotonic() > deadline_s:
-                raise ProcessError(f"no broker:\n{(folder / 'mosquitto.txt').read_text()}")
-            time.sleep(_STEP_S)
-        yield f"mqtt://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    with Mosquitto(folder) as mosquitto:
+        mosquitto.start()
+        yield mosquitto.url
 
 
 def _listens(port: int) -> bool:

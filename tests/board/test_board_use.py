@@ -42,19 +42,17 @@ def test_a_closed_board_says_so(use: Callable[[Board], object]) -> None:
     board.close()
 
 
-def test_a_board_without_power_answers_at_once_that_it_cannot(engine: str) -> None:
-    with Board(engine=engine) as board:
-        board.run(0.5)
-        board.cut_power()
-        before_s = board.now_s
-        with pytest.raises(NoPowerError, match=r"no power.*power_on"):
-            board.call("RPC.Ping")
-        assert board.now_s == before_s
-        board.run(3)
-        assert board.now_s == before_s + 3
-        board.power_on()
-        board.run(0.5)
+def test_a_board_without_power_answers_at_once_that_it_cannot(board: Board) -> None:
+    board.cut_power()
+    before_s = board.now_s
+    with pytest.raises(NoPowerError, match=r"no power.*power_on"):
         board.call("RPC.Ping")
+    assert board.now_s == before_s
+    board.run(3)
+    assert board.now_s == before_s + 3
+    board.power_on()
+    board.run(0.5)
+    board.call("RPC.Ping")
 
 
 def never() -> bool:
@@ -124,18 +122,16 @@ def press_once(board: Board, words: str) -> None:
     ids=["run", "run_until", "call"],
 )
 def test_ctrl_c_comes_out_and_the_board_goes_on(
-    wait: Callable[[Board], object], engine: str
+    wait: Callable[[Board], object], board: Board
 ) -> None:
-    with Board(engine=engine) as board:
-        board.run(0.5)
-        board.type("version\n")
-        press_once(board, "sample 1.0 (build")
-        with pytest.raises(KeyboardInterrupt):
-            wait(board)
-        assert board.now_s < 3
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        board.run(1)
-        assert board.call("RPC.Ping")
+    board.type("version\n")
+    press_once(board, "sample 1.0 (build")
+    with pytest.raises(KeyboardInterrupt):
+        wait(board)
+    assert board.now_s < 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    board.run(1)
+    assert board.call("RPC.Ping")
 
 
 def test_ctrl_c_is_not_lost_at_the_very_beginning_of_a_callback() -> None:

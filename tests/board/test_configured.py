@@ -1,6 +1,5 @@
 """Settings that the whole board obeys."""
 
-import base64
 import hashlib
 import json
 import ssl
@@ -25,6 +24,7 @@ from rpc_shim.bundle.image_file import load_image
 from rpc_shim.bundle.signature import format_public_key
 from rpc_shim.client import RpcClientError
 from rpc_shim.frame import JsonValue
+from tests.board.files import put
 
 INTERVAL_S = 100
 
@@ -32,10 +32,6 @@ INTERVAL_S = 100
 def configure(board: Board, **settings: JsonValue) -> None:
     for name, value in settings.items():
         board.call("Config.Set", {"key": name.replace("__", "."), "value": value, "save": True})
-
-
-def put(board: Board, name: str, content: bytes) -> None:
-    board.call("FS.Put", {"filename": name, "data": base64.b64encode(content).decode()})
 
 
 def test_updates_are_looked_for_at_an_interval(board: Board, server: BundleServer) -> None:

@@ -4,63 +4,30 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from socket import socket
-from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 import pytest
 
 from otasim import Board
 from otasim.bundle_server import bundle_of
 from rpc_shim.client import RpcClientError, RpcTimeoutError
+from tests.ota.talking_server import Talk, TalkingServer, answer, talking_server
 
 PATIENCE_S = 60
 BUNDLE = bundle_of("sample-2.0", padded_to=0x8000)
 
 
-class Server(ThreadingTCPServer):
-    """Lets `talk` answer each request."""
-
-    daemon_threads = True
-    talk: Callable[[socket], None] = socket.close
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/fw.zip"
-
-
-class Handler(BaseRequestHandler):
-    def handle(self) -> None:
-        assert isinstance(self.server, Server)
-        self.request.recv(4096)
-        self.server.talk(self.request)
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield made
-        made.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def board(engine: str) -> Iterator[Board]:
-    with Board(engine=engine) as made:
-        made.run(0.5)
+def server() -> Iterator[TalkingServer]:
+    with talking_server() as made:
         yield made
 
 
-def answer(content: bytes, announced: int) -> Callable[[socket], None]:
-    def talk(connection: socket) -> None:
-        head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {announced}\r\n\r\n"
-        connection.sendall(head.encode() + content)
-
-    return talk
+def bundle_announced_as(size: int, content: bytes = BUNDLE) -> Talk:
+    return answer(content, headers=f"Content-Length: {size}\r\n")
 
 
-def test_progress_is_shown_on_the_console(board: Board, server: Server) -> None:
-    server.talk = answer(BUNDLE, len(BUNDLE))
+def test_progress_is_shown_on_the_console(board: Board, server: TalkingServer) -> None:
+    server.talk = bundle_announced_as(len(BUNDLE))
     board.call("OTA.Update", {"url": server.url})
     lines = re.findall(
         r"^ota: (\d+) % \(([\d,]+) of ([\d,]+) bytes\)$", board.console, re.MULTILINE
@@ -77,7 +44,7 @@ def test_progress_is_shown_on_the_console(board: Board, server: Server) -> None:
     ids=["reset", "power cut", "close", "abort"],
 )
 def test_what_ends_the_application_ends_its_download(
-    stop: Callable[[Board], None], board: Board, server: Server
+    stop: Callable[[Board], None], board: Board, server: TalkingServer
 ) -> None:
     ended = threading.Event()
 
@@ -98,27 +65,27 @@ def test_what_ends_the_application_ends_its_download(
 
 
 def test_a_download_that_is_shorter_than_announced_is_an_error(
-    board: Board, server: Server
+    board: Board, server: TalkingServer
 ) -> None:
     before = board.boot_state
-    server.talk = answer(BUNDLE[:-4000], len(BUNDLE))
+    server.talk = bundle_announced_as(len(BUNDLE), BUNDLE[:-4000])
     with pytest.raises(RpcClientError, match=r"4000 bytes are missing"):
         board.call("OTA.Update", {"url": server.url})
     assert board.boot_state == before
 
 
 def test_a_wrong_length_behind_whole_files_is_nothing_a_device_learns_of(
-    board: Board, server: Server
+    board: Board, server: TalkingServer
 ) -> None:
-    server.talk = answer(BUNDLE, len(BUNDLE) + 1000)
+    server.talk = bundle_announced_as(len(BUNDLE) + 1000)
     board.call("OTA.Update", {"url": server.url})
     board.run_until(lambda: board.version == "2.0")
 
 
 def test_a_reboot_that_is_asked_for_later_does_not_put_off_the_updates(
-    board: Board, server: Server
+    board: Board, server: TalkingServer
 ) -> None:
-    server.talk = answer(BUNDLE, len(BUNDLE))
+    server.talk = bundle_announced_as(len(BUNDLE))
     board.call("OTA.Update", {"url": server.url})
     board.call("Sys.Reboot", {"delay_ms": 1_000_000})
     board.run(5)

@@ -1,6 +1,5 @@
 """Files on the whole board: kept, carried over and brought by updates, safe from power cuts."""
 
-import base64
 from datetime import UTC, datetime
 
 import pytest
@@ -14,16 +13,7 @@ from rpc_shim.bundle.fs_image import make_fs_image
 from rpc_shim.bundle.image_file import load_image
 from rpc_shim.client import RpcClientError, RpcTimeoutError
 from rpc_shim.frame import JsonValue
-
-
-def put(board: Board, name: str, content: bytes) -> None:
-    board.call("FS.Put", {"filename": name, "data": base64.b64encode(content).decode()})
-
-
-def get(board: Board, name: str) -> bytes:
-    answer = board.call("FS.Get", {"filename": name})
-    assert isinstance(answer, dict)
-    return base64.b64decode(str(answer["data"]))
+from tests.board.files import damage_files, get, put
 
 
 def files(board: Board) -> JsonValue:
@@ -95,10 +85,7 @@ def test_files_of_an_update_win_over_the_old_ones(board: Board, server: BundleSe
 def test_a_damaged_file_system_opens_nothing_until_it_is_made_anew(
     board: Board, server: BundleServer
 ) -> None:
-    board.cut_power()
-    board.machine.models.nor.memory.storage[0x36_0000:0x36_2000] = bytes(0x2000)
-    board.power_on()
-    board.run(1)
+    damage_files(board)
     url = server.publish_sample("sample-2.0")
     before = board.boot_state
     for method, params in (("OTA.Update", {"url": url}), ("Config.Get", {})):
@@ -190,10 +177,7 @@ def test_a_lost_boot_state_costs_no_file(board: Board) -> None:
 def test_a_damaged_file_system_says_how_to_get_a_new_one(board: Board) -> None:
     state = board.boot_state
     assert state is not None
-    board.cut_power()
-    board.machine.models.nor.memory.storage[0x36_0000:0x36_2000] = bytes(0x2000)
-    board.power_on()
-    board.run(1)
+    damage_files(board)
     with pytest.raises(RpcClientError, match=r"FS\.Mkfs"):
         files(board)
     board.call("FS.Mkfs", {"dev_name": "fs0", "fs_type": "LFS"})
@@ -203,21 +187,19 @@ def test_a_damaged_file_system_says_how_to_get_a_new_one(board: Board) -> None:
 
 @pytest.mark.parametrize("moment_ms", range(0, 120, 15))
 def test_a_power_cut_while_a_file_is_written_leaves_the_old_or_the_new_one(
-    engine: str, moment_ms: int
+    board: Board, moment_ms: int
 ) -> None:
     shape = list(TornShape)[moment_ms // 15 % len(TornShape)]
-    with Board(engine=engine) as board:
-        board.run(0.5)
-        old, new = b"old" * 500, b"new" * 700
-        put(board, "a.txt", old)
-        board.cut_power(shape, seed=moment_ms, after_s=0.001 + moment_ms / 1000)
-        try:
-            put(board, "a.txt", new)
-            acknowledged = board.powered
-        except RpcTimeoutError:
-            acknowledged = False
-        board.run(0.2)
-        board.power_on()
-        board.run(1)
-        found = get(board, "a.txt")
-        assert found in ((new,) if acknowledged else (old, new))
+    old, new = b"old" * 500, b"new" * 700
+    put(board, "a.txt", old)
+    board.cut_power(shape, seed=moment_ms, after_s=0.001 + moment_ms / 1000)
+    try:
+        put(board, "a.txt", new)
+        acknowledged = board.powered
+    except RpcTimeoutError:
+        acknowledged = False
+    board.run(0.2)
+    board.power_on()
+    board.run(1)
+    found = get(board, "a.txt")
+    assert found in ((new,) if acknowledged else (old, new))

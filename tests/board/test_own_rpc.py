@@ -1,10 +1,8 @@
 """Firmware with its own RPC service, on each engine: by itself, and with a bridge to its UART."""
 
 import json
-import os
 import re
 import select
-import shutil
 import subprocess
 import zlib
 from collections.abc import Iterator, Sequence
@@ -27,13 +25,13 @@ from rpc_shim.dispatch import Channel
 from rpc_shim.frame import JsonValue
 from rpc_shim.framing import FrameReceived, LineDemultiplexer
 from rpc_shim.links.pty import PtyLink
+from tests.rpc.mos import MOS, mos_environment, needs_mos
 
 SLOT = 0x0801_0000
 INTERNAL_FLASH = 0x0800_0000
 STEP_NS = NS_PER_MS
 FRAME_SIZE = 512
 HTTP = Channel("HTTP", "127.0.0.1:5000")
-MOS = shutil.which("mos")
 
 
 class Station:
@@ -389,12 +387,10 @@ def test_firmware_that_hangs_answers_nobody(station: Station) -> None:
     assert answers == []
 
 
-@pytest.mark.skipif(MOS is None, reason="the Mongoose OS tool `mos` is not installed")
+@needs_mos
 def test_mos_on_the_serial_line_while_others_call_by_the_bridge(
     station: Station, tmp_path: Path
 ) -> None:
-    (tmp_path / ".mos").mkdir()
-    (tmp_path / ".mos" / "state.json").write_text("{}")
     answers: list[list[JsonValue]] = []
     with PtyLink() as link:
         send = station.machine.uart_output
@@ -406,7 +402,7 @@ def test_mos_on_the_serial_line_while_others_call_by_the_bridge(
         station.machine.uart_output = to_both
         with subprocess.Popen(
             [MOS or "mos", "--port", link.port, "call", "Echo", json.dumps({"x": "y" * 200})],
-            env=os.environ | {"HOME": str(tmp_path)},
+            env=mos_environment(tmp_path),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

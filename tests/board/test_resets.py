@@ -47,18 +47,16 @@ def test_a_reset_in_an_erase_tears_it_at_that_moment_paced_or_not(engine: str) -
     assert torn != b"\xff" * len(torn), "the erase was under way, not done"
 
 
-def test_the_watchdog_bites_in_the_middle_of_a_flash_operation(engine: str) -> None:
-    with Board(engine=engine) as board:
-        board.run(0.5)
-        machine = board.machine
-        bite_ns = machine.clock.now_ns + 40 * NS_PER_MS
-        machine.clock.call_at(bite_ns, lambda: board.reset(ResetCause.WATCHDOG))
-        board.send(b'{"id":1,"method":"OTA.CreateSnapshot"}\n')
-        board.run(0.2)
-        reset = board.trace.of_kind("reset")[-1]
-        assert reset.details["cause"] == "watchdog"
-        # The processor stands in the access that fed the watchdog, and leaves it first.
-        assert 0 <= reset.at_ns - bite_ns <= 2 * NS_PER_US
+def test_the_watchdog_bites_in_the_middle_of_a_flash_operation(board: Board) -> None:
+    machine = board.machine
+    bite_ns = machine.clock.now_ns + 40 * NS_PER_MS
+    machine.clock.call_at(bite_ns, lambda: board.reset(ResetCause.WATCHDOG))
+    board.send(b'{"id":1,"method":"OTA.CreateSnapshot"}\n')
+    board.run(0.2)
+    reset = board.trace.of_kind("reset")[-1]
+    assert reset.details["cause"] == "watchdog"
+    # The processor stands in the access that fed the watchdog, and leaves it first.
+    assert 0 <= reset.at_ns - bite_ns <= 2 * NS_PER_US
 
 
 def test_ram_holds_noise_at_the_first_power_on_and_other_noise_at_the_next(engine: str) -> None:
@@ -89,16 +87,14 @@ def test_the_hardware_watchdog_option_starts_it_at_reset(engine: str, stored: bo
         assert ("watchdog" in causes) is stored
 
 
-def test_a_reset_leaves_nothing_of_the_application_behind(engine: str) -> None:
+def test_a_reset_leaves_nothing_of_the_application_behind(board: Board) -> None:
     def applications() -> int:
         gc.collect()
         return sum(isinstance(thing, ServiceApplication) for thing in gc.get_objects())
 
-    with Board(engine=engine) as board:
+    before = applications()
+    for _ in range(5):
+        board.call("FS.List")
+        board.reset()
         board.run(0.5)
-        before = applications()
-        for _ in range(5):
-            board.call("FS.List")
-            board.reset()
-            board.run(0.5)
-        assert applications() == before
+    assert applications() == before

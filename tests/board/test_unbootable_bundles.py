@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import BytesIO
 
@@ -14,12 +13,6 @@ from otasim.bundle_server import BundleServer, bundle_of
 from rpc_shim.bundle.create import create_bundle
 from rpc_shim.bundle.image_file import FirmwareImage, load_image
 from rpc_shim.client import RpcClientError
-
-
-@pytest.fixture
-def server() -> Iterator[BundleServer]:
-    with BundleServer() as bundles:
-        yield bundles
 
 
 def with_address(address: int) -> bytes:
@@ -64,15 +57,13 @@ def linked_for(address: int) -> bytes:
     ids=["odd", "a word on", "nowhere", "linked elsewhere"],
 )
 def test_an_image_for_an_address_that_no_slot_has_is_refused(
-    content: bytes, address: str, engine: str, server: BundleServer
+    content: bytes, address: str, board: Board, server: BundleServer
 ) -> None:
-    with Board(engine=engine) as board:
-        board.run(0.5)
-        before = board.boot_state
-        flash = bytes(board.machine.models.nor.memory.storage)
-        url = server.publish("fw.zip", content)
-        with pytest.raises(RpcClientError, match=rf"for {address}.*can be booted: 0x08010000"):
-            board.call("OTA.Update", {"url": url})
-        assert board.boot_state == before
-        assert bytes(board.machine.models.nor.memory.storage) == flash
-        board.call("OTA.Update", {"url": server.publish_sample("sample-2.0")})
+    before = board.boot_state
+    flash = bytes(board.machine.models.nor.memory.storage)
+    url = server.publish("fw.zip", content)
+    with pytest.raises(RpcClientError, match=rf"for {address}.*can be booted: 0x08010000"):
+        board.call("OTA.Update", {"url": url})
+    assert board.boot_state == before
+    assert bytes(board.machine.models.nor.memory.storage) == flash
+    board.call("OTA.Update", {"url": server.publish_sample("sample-2.0")})

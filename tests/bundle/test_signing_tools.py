@@ -1,11 +1,9 @@
 """Signing on the command line, and with the tools that others have: `mos` and `openssl`."""
 
-import os
 import shutil
 import stat
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -28,21 +26,22 @@ from rpc_shim.bundle.key_file import (
 )
 from rpc_shim.bundle.signature import SignaturePolicy, format_public_key
 from tests.bundle.signing import KEYS, SETTINGS
+from tests.cli.command import otasim
+from tests.rpc.mos import mos_environment, needs_mos
 
 MosSigner = Callable[..., None]
 
-needs_mos = pytest.mark.skipif(
-    shutil.which("mos") is None, reason="the Mongoose OS tool `mos` is not installed"
-)
 needs_openssl = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="the tool `openssl` is not installed"
 )
 
 
-def run(*arguments: str | Path, home: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+def run(
+    *arguments: str | Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         list(map(str, arguments)),
-        env=os.environ | ({} if home is None else {"HOME": str(home)}),
+        env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=120,
@@ -52,9 +51,8 @@ def run(*arguments: str | Path, home: Path | None = None) -> subprocess.Complete
 
 def otasim_bundle(*arguments: str | Path) -> tuple[int, str, str]:
     """Exit code, output and errors of `otasim bundle`."""
-    done = run(sys.executable, "-m", "otasim", "bundle", *arguments)
-    assert b"Traceback" not in done.stderr
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    done = otasim("bundle", *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 def make(output: Path, *sign_keys: str | Path) -> Path:
@@ -240,12 +238,12 @@ def test_a_directory_or_nothing_is_an_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mos(tmp_path: Path) -> MosSigner:
-    """Runs `mos create-fw-bundle`, with its own files kept out of the user's home."""
-    (tmp_path / ".mos").mkdir()
-    (tmp_path / ".mos" / "state.json").write_text("{}")
+    """Runs `mos create-fw-bundle`."""
+    environment = mos_environment(tmp_path)
 
     def sign(source: Path, output: Path, *options: str | Path) -> None:
-        done = run("mos", "create-fw-bundle", "-i", source, "-o", output, *options, home=tmp_path)
+        command = ("mos", "create-fw-bundle", "-i", source, "-o", output, *options)
+        done = run(*command, environment=environment)
         assert done.returncode == 0, done.stderr
 
     return sign

@@ -15,9 +15,9 @@ from campaign.golden import CutPoint
 from campaign.images import NEW, OLD, PROBE, Image
 from campaign.judge import Kind, Problem, judge
 from campaign.real import MismatchError, RealBoot
-from campaign.scenario import SCENARIOS, Scenario
 from campaign.story import Cut, Recovery, Story
 from otasim.campaign_check import BoardCheck, with_file_systems
+from otasim.campaigns import find_scenario
 from otasim.engines import EMBEDDED
 from platforms.clock import NS_PER_S
 from platforms.devices.reset_cause import ResetCause
@@ -43,12 +43,8 @@ def check(engine: str, checks: dict[str, BoardCheck]) -> BoardCheck:
     return checks[engine]
 
 
-def scenario(name: str) -> Scenario:
-    return next(known for known in SCENARIOS if known.name == name)
-
-
 def points(name: str, loader: LoaderFactory = MosLoader) -> list[CutPoint]:
-    return list(Life(Plan(scenario(name), loader, Settings())).points())
+    return list(Life(Plan(find_scenario(name), loader, Settings())).points())
 
 
 def repeat(
@@ -57,7 +53,7 @@ def repeat(
     """The boot after a cut, computed and judged, and then made on a board."""
     state = RealBoot(point.contents, ResetCause.POWER_ON, reading, 5)
     boot = run_boot(loader(), state.contents, cause=state.cause, reading=reading, seed=state.seed)
-    image = judge(boot, point.expectation, (*scenario(name).images, PROBE)).image
+    image = judge(boot, point.expectation, (*find_scenario(name).images, PROBE)).image
     story = Story(name, point.cut, (Recovery(reading),))
     return check.compare(story.identifier, state, loader, image)
 

@@ -25,7 +25,6 @@ from campaign.images import OLD
 from campaign.judge import Kind
 from campaign.normal_form import NormalForms
 from campaign.scenario import (
-    SCENARIOS,
     Boot,
     Call,
     Scenario,
@@ -40,6 +39,7 @@ from campaign.scenario import (
     with_files,
 )
 from campaign.story import Cut, Story
+from otasim.campaigns import find_scenario
 from platforms.devices.reset_cause import ResetCause
 from rpc_shim import boot_files, filesystem
 from rpc_shim.boot_files import BootFiles
@@ -71,8 +71,7 @@ ALL = changes(
     configure("lab-7"),
     remove("b"),
 )
-SHIPPED = {scenario.name: scenario for scenario in SCENARIOS}
-ROLLBACK, SNAPSHOT = SHIPPED["files-rollback"], SHIPPED["files-snapshot"]
+ROLLBACK, SNAPSHOT = find_scenario("files-rollback"), find_scenario("files-snapshot")
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +107,7 @@ def test_no_single_cut_harms_a_file() -> None:
 
 
 def test_the_scenario_changes_files_in_every_part_of_an_updates_life() -> None:
-    steps = SHIPPED["files"].steps
+    steps = find_scenario("files").steps
     names = [step.name for step in steps]
     for place in ("OTA.Begin", "OTA.Write", "OTA.End", "first start", "boot after commit"):
         assert names[names.index(place) + 1].startswith(("FS.", "Config."))

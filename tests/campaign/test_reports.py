@@ -46,9 +46,10 @@ from campaign.reports.sarif import sarif_log
 from campaign.reports.state_directory import keep_failing_state, write_state_directory
 from campaign.reports.terminal import exit_line, scenario_line, summary_lines
 from campaign.reports.timeline import golden_timeline, story_timeline
-from campaign.scenario import SCENARIOS, Boot, Scenario
+from campaign.scenario import Boot, Scenario
 from campaign.story import Damage, Story
 from otasim import Board
+from otasim.campaigns import find_scenario
 from otasim.commands.campaign import campaign
 from otasim.commands.state import state
 from platforms import storage
@@ -60,9 +61,9 @@ from tests.campaign.own_loader import IDLE, FirstSlot
 
 OWN = "tests.campaign.own_loader"
 NASTY = 'mine:<b>&"it\'s"</b>'
-UPDATE = next(s for s in SCENARIOS if s.name == "update-commit")
-SNAPSHOT = next(s for s in SCENARIOS if s.name == "snapshot")
-REVERT = next(s for s in SCENARIOS if s.name == "revert")
+UPDATE = find_scenario("update-commit")
+SNAPSHOT = find_scenario("snapshot")
+REVERT = find_scenario("revert")
 TWO_CUTS = "update-commit/20:weak-bits@1~0/stored>2:half@0.5~0/flipped>run"
 SVG = "{http://www.w3.org/2000/svg}"
 HTML = "{http://www.w3.org/1999/xhtml}"
@@ -684,7 +685,7 @@ def test_durations_are_those_of_the_boards_own_models() -> None:
 
 
 def test_a_timeline_has_the_waits_of_its_scenario() -> None:
-    scenario = next(s for s in SCENARIOS if s.name == "update-timeout")
+    scenario = find_scenario("update-timeout")
     report = make_report([plan(scenario)], [Result(scenario.name)])
     stretches = {stretch.name: stretch for stretch in golden_timeline(report.scenarios[0])}
     assert stretches["commit timeout"].wait_ns == 61_000_000_000

@@ -16,6 +16,7 @@ from campaign.processor import WholeBoard
 from campaign.real import MismatchError
 from campaign.scenario import SCENARIOS, Boot, Call, Scenario, steady
 from campaign.story import Story
+from otasim.campaigns import find_scenario
 from platforms.devices.flash_memory import OperationKind
 from platforms.devices.reset_cause import ResetCause
 
@@ -44,7 +45,7 @@ def test_no_single_cut_does_harm(scenario: Scenario) -> None:
 
 
 def test_the_journal_scenario_fills_more_than_both_areas() -> None:
-    golden = run_golden(next(s for s in SCENARIOS if s.name == "journal-wrap"), MosLoader)
+    golden = run_golden(find_scenario("journal-wrap"), MosLoader)
     journal = [
         traced.operation
         for step in golden.steps
@@ -86,7 +87,7 @@ def test_states_that_are_not_alike_are_no_verdict(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(NormalForms, "of", one_form)
     monkeypatch.setattr(work, "check_for_real", no_check)
-    scenario = next(s for s in SCENARIOS if s.name == "update-watchdog")
+    scenario = find_scenario("update-watchdog")
     with pytest.raises(LikenessError, match="normal form"):
         explore_all(scenario, Settings(depth=None, check_every=7))
 

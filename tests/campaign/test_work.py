@@ -19,10 +19,11 @@ from campaign.real import MismatchError
 from campaign.saved import SavedWork, fingerprint
 from campaign.scenario import SCENARIOS
 from campaign.work import Check, UnsendableError, Workers, WorkersLostError, processes
+from otasim.campaigns import find_scenario
 from tests.campaign.bugs import no_backup
 from tests.campaign.own_loader import IDLE
 
-SNAPSHOT = next(scenario for scenario in SCENARIOS if scenario.name == "snapshot")
+SNAPSHOT = find_scenario("snapshot")
 PLAN = Plan(SNAPSHOT, MosLoader, Settings(depth=2, check_every=2000))
 BUGGY = Plan(SCENARIOS[0], no_backup, Settings(depth=1, check_every=0))
 

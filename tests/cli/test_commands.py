@@ -2,8 +2,7 @@
 
 import json
 import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,31 +11,25 @@ import firmware
 from bootloader_model.boot_record import build_record, parse_record
 from otasim import Board
 from otasim.bundle_server import BundleServer, bundle_of
+from tests.cli.command import otasim
 
 
-def otasim(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "otasim", *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done
-
-
-@pytest.fixture
-def state_directory(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def updated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A board's flash after an update that nobody has committed."""
-    path = tmp_path / "board"
+    path = tmp_path_factory.mktemp("updated") / "board"
     with BundleServer() as server, Board(state_directory=path) as board:
         board.run(0.5)
         url = server.publish_sample("sample-2.0")
         board.call("OTA.Update", {"url": url, "commit_timeout": 300})
         board.run(3)
     return path
+
+
+@pytest.fixture
+def state_directory(updated: Path, tmp_path: Path) -> Path:
+    """A copy of that for each test."""
+    return shutil.copytree(updated, tmp_path / "board")
 
 
 def test_demo_prints_one_json_object() -> None:

@@ -7,12 +7,12 @@ import pytest
 
 from rpc_shim.config.configuration import Configuration
 from rpc_shim.config.schema import DEBUG_LEVEL, DEVICE_ID, RPC_MAX_FRAME_SIZE, WATCHDOG_TIMEOUT
-from rpc_shim.dispatch import Channel, Dispatcher
+from rpc_shim.dispatch import Dispatcher
 from rpc_shim.frame import JsonValue
 from rpc_shim.services.config import register_config_service
 from tests.config.files import Files
 from tests.rpc.mos import needs_mos, run_mos
-from tests.rpc.serving import serve
+from tests.rpc.serving import call_dispatcher, serve
 
 
 @dataclass
@@ -32,14 +32,7 @@ class Device:
         register_config_service(dispatcher, self.configuration, self.reboots.append)
 
     def call(self, method: str, params: dict[str, JsonValue] | None = None) -> JsonValue:
-        """The result, or the error as [code, message]."""
-        answers: list[bytes] = []
-        frame = json.dumps({"id": 1, "method": method, "params": params}).encode()
-        self.dispatcher.handle(frame, answers.append, Channel("UART", "UART2"))
-        answer: dict[str, dict[str, JsonValue]] = json.loads(answers[0])
-        if "error" in answer:
-            return [answer["error"]["code"], answer["error"]["message"]]
-        return answer["result"]
+        return call_dispatcher(self.dispatcher, method, params)
 
 
 def test_arguments_are_described_as_on_the_device() -> None:

@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platforms.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
-from platforms.devices import stm32f405_flash
-from platforms.devices.flash_memory import FlashMemory, FlashOperation
+from platforms.devices.flash_memory import FlashMemory
 from platforms.devices.internal_flash import (
     CR_EOPIE,
     CR_ERRIE,
@@ -35,6 +34,7 @@ from platforms.devices.peripheral import UnsupportedRegisterError
 from platforms.devices.torn import TornShape
 from platforms.errors import InvalidArgumentError
 from platforms.flash import FlashGeometry
+from tests.devices.memories import internal_memory, operations_of
 
 X8, X16, X32, X64 = (size << 8 for size in range(4))
 
@@ -44,16 +44,9 @@ class Rig:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.memory = FlashMemory(
-            "internal",
-            stm32f405_flash.GEOMETRY,
-            self.clock,
-            bytearray(b"\xff" * stm32f405_flash.SIZE),
-            status_cells=bytearray(stm32f405_flash.FACTORY_OPTIONS),
-        )
+        self.memory = internal_memory(self.clock)
         self.flash = InternalFlash(self.memory, self.pass_time)
-        self.operations: list[FlashOperation] = []
-        self.memory.on_operation.append(self.operations.append)
+        self.operations = operations_of(self.memory)
 
     def pass_time(self, duration_ns: int) -> None:
         self.clock.advance_to(self.clock.now_ns + duration_ns)

@@ -14,6 +14,7 @@ from platforms.devices.sfdp import build_sfdp
 from platforms.devices.torn import TornShape
 from platforms.errors import InvalidArgumentError
 from platforms.flash import FlashGeometry
+from tests.devices.memories import nor_memory, operations_of
 
 BUSY, WEL = 1, 2
 
@@ -28,16 +29,9 @@ class Rig:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.memory = FlashMemory(
-            "nor",
-            w25q32jv.GEOMETRY,
-            self.clock,
-            bytearray(b"\xff" * w25q32jv.SIZE),
-            status_cells=bytearray(w25q32jv.FACTORY_STATUS),
-        )
+        self.memory = nor_memory(self.clock)
         self.chip = SpiNorFlash(self.memory, self.clock, unique_id=b"\x01\x23\x45\x67\x89\xab\xcd")
-        self.operations: list[FlashOperation] = []
-        self.memory.on_operation.append(self.operations.append)
+        self.operations = operations_of(self.memory)
 
     def send(self, command: str, read: int = 0) -> bytes:
         """One transaction: hexadecimal bytes out, then `read` bytes in."""

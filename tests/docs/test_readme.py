@@ -9,8 +9,8 @@ import pytest
 from campaign.expand import Plan, Settings
 from campaign.explore import Explorer
 from campaign.judge import Kind
-from campaign.scenario import SCENARIOS
 from otasim.bundle_server import BundleServer
+from otasim.campaigns import find_scenario
 from tests.host.test_tools import CELLS
 
 if TYPE_CHECKING:
@@ -74,6 +74,6 @@ def test_the_boot_loader_of_the_readme_is_caught_as_it_says() -> None:
     namespace: dict[str, object] = {}
     exec(compile(code, str(README), "exec"), namespace)  # noqa: S102 - our own README
     loader = cast("LoaderFactory", namespace["MyLoader"])
-    scenario = next(known for known in SCENARIOS if known.name == "update-commit")
+    scenario = find_scenario("update-commit")
     result = Explorer(Plan(scenario, loader, Settings(depth=1))).run()
     assert Kind.WAY_BACK_LOST in result.failures

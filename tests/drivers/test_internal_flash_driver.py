@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from platforms.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
 from platforms.devices import stm32f405_flash
-from platforms.devices.flash_memory import FlashMemory, FlashOperation
 from platforms.devices.internal_flash import (
     CR_LOCK,
     OPTCR_OPTSTRT,
@@ -21,6 +20,7 @@ from platforms.devices.internal_flash import (
 )
 from platforms.drivers.internal_flash import InternalFlashDriver
 from platforms.flash import FlashDevice, FlashError
+from tests.devices.memories import internal_memory, operations_of
 
 
 class Rig:
@@ -28,18 +28,11 @@ class Rig:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.memory = FlashMemory(
-            "internal",
-            stm32f405_flash.GEOMETRY,
-            self.clock,
-            bytearray(b"\xff" * stm32f405_flash.SIZE),
-            status_cells=bytearray(stm32f405_flash.FACTORY_OPTIONS),
-        )
+        self.memory = internal_memory(self.clock)
         self.flash = InternalFlash(self.memory, self.wait)
         self.driver = InternalFlashDriver(self.flash, self.wait)
         self.waits: list[int] = []
-        self.operations: list[FlashOperation] = []
-        self.memory.on_operation.append(self.operations.append)
+        self.operations = operations_of(self.memory)
 
     def wait(self, duration_ns: int) -> None:
         self.waits.append(duration_ns)

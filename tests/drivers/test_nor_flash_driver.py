@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from platforms.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
 from platforms.devices import w25q32jv
-from platforms.devices.flash_memory import FlashMemory, FlashOperation, OperationKind
+from platforms.devices.flash_memory import OperationKind
 from platforms.devices.nor_flash import SpiNorFlash
 from platforms.devices.torn import TornShape
 from platforms.drivers.nor_flash import NorFlashDriver
 from platforms.flash import FlashDevice, FlashError
+from tests.devices.memories import nor_memory, operations_of
 
 US_PER_BYTE = 1  # at 8 MHz
 
@@ -22,18 +23,11 @@ class Rig:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.memory = FlashMemory(
-            "nor",
-            w25q32jv.GEOMETRY,
-            self.clock,
-            bytearray(b"\xff" * w25q32jv.SIZE),
-            status_cells=bytearray(w25q32jv.FACTORY_STATUS),
-        )
+        self.memory = nor_memory(self.clock)
         self.chip = SpiNorFlash(self.memory, self.clock)
         self.waits: list[int] = []
         self.driver = NorFlashDriver(self.chip, self.wait)
-        self.operations: list[FlashOperation] = []
-        self.memory.on_operation.append(self.operations.append)
+        self.operations = operations_of(self.memory)
 
     def wait(self, duration_ns: int) -> None:
         self.waits.append(duration_ns)

@@ -10,8 +10,18 @@ from platforms.description import BOARD_FILE, DescriptionError
 from platforms.devices.peripheral import UnsupportedHardwareError
 from platforms.devices.reset_cause import ResetCause
 from platforms.engines.protocol import FaultKind
-from tests.engines.bench import BASE, CODE, RAM, Bench, MakeBench
-from tests.engines.thumb import BARRIERS, BX_LR, SELF, add_one, load_constant, store
+from tests.engines.bench import CODE, RAM, Bench, MakeBench
+from tests.engines.registers import (
+    AIRCR,
+    ENABLE_FPU,
+    IWDG_SR,
+    PEND,
+    PROGRAM_WORDS,
+    SYSRESETREQ,
+    UNLOCK,
+    systick_every,
+)
+from tests.engines.thumb import BARRIERS, BX_LR, SELF, VMOV_ONE, add_one, jump, load_constant, store
 
 
 def test_svc_runs_its_handler_and_comes_back(make_bench: MakeBench) -> None:
@@ -27,15 +37,14 @@ def test_svc_runs_its_handler_and_comes_back(make_bench: MakeBench) -> None:
 def test_pendsv_is_taken_before_the_next_statement(make_bench: MakeBench) -> None:
     # PENDSVSET, then copy what the handler wrote: it must be there already.
     copy = load_constant(0, RAM) + b"\x01\x68" + b"\x41\x60"  # ldr r1, [r0]; str r1, [r0, #4]
-    pend = store(1 << 28, 0xE000_ED04) + BARRIERS
-    bench = make_bench(pend + copy + SELF, {14: store(9, RAM) + BX_LR})
+    bench = make_bench(PEND + BARRIERS + copy + SELF, {14: store(9, RAM) + BX_LR})
     bench.run(NS_PER_MS)
     assert bench.word(RAM + 4) == 9
 
 
 def test_an_access_that_ends_its_slice_happens_once(make_bench: MakeBench) -> None:
     bench = make_bench(
-        store(1 << 28, 0xE000_ED04) + BARRIERS + SELF,
+        PEND + BARRIERS + SELF,
         {14: add_one(RAM) + BX_LR},
     )
     bench.run(NS_PER_MS)
@@ -43,13 +52,8 @@ def test_an_access_that_ends_its_slice_happens_once(make_bench: MakeBench) -> No
 
 
 def test_systick_wakes_wfi_in_exact_virtual_time(make_bench: MakeBench) -> None:
-    start = (
-        store(16_000 - 1, 0xE000_E014)  # LOAD: 1 ms at 16 MHz
-        + store(0, 0xE000_E018)
-        + store(7, 0xE000_E010)
-    )
     wait = b"\x30\xbf\xfd\xe7"  # wfi; b wfi
-    bench = make_bench(start + wait, {15: add_one(RAM) + BX_LR})
+    bench = make_bench(systick_every(16_000) + wait, {15: add_one(RAM) + BX_LR})
     bench.run(NS_PER_S + NS_PER_MS // 2)
     assert bench.word(RAM) == 1000
 
@@ -86,7 +90,7 @@ def test_undefined_instruction_becomes_hard_fault_with_the_pc_on_it(make_bench: 
     [
         (load_constant(0, 0x3000_0000) + b"\x01\x68", FaultKind.UNMAPPED_READ, 0x3000_0000),
         (store(1, 0x3000_0000), FaultKind.UNMAPPED_WRITE, 0x3000_0000),
-        (load_constant(0, 0x3000_0001) + b"\x00\x47", FaultKind.UNMAPPED_FETCH, 0x3000_0000),
+        (jump(0x3000_0001), FaultKind.UNMAPPED_FETCH, 0x3000_0000),
     ],
     ids=["read", "write", "jump"],
 )
@@ -123,7 +127,7 @@ def test_hardware_that_is_not_modelled_is_an_error_with_address_and_pc(
 
 
 def test_system_reset_request_stops_at_once(make_bench: MakeBench) -> None:
-    bench = make_bench(store(0x05FA_0004, 0xE000_ED0C) + store(1, RAM) + SELF)
+    bench = make_bench(store(SYSRESETREQ, AIRCR) + store(1, RAM) + SELF)
 
     bench.run(NS_PER_S)
     assert bench.resets == [ResetCause.SOFTWARE]
@@ -132,12 +136,10 @@ def test_system_reset_request_stops_at_once(make_bench: MakeBench) -> None:
 
 
 def test_float_registers_survive_an_interrupt_that_uses_them(make_bench: MakeBench) -> None:
-    # vmov.f32 s0, #1.0; pend PendSV, whose handler clobbers s0; vmov r2, s0
-    one = b"\xb7\xee\x00\x0a"
-    two = b"\xb0\xee\x00\x0a"
-    enable = store(0xF << 20, 0xE000_ED88) + BARRIERS  # CPACR: CP10, CP11
+    # Pend PendSV, whose handler clobbers s0; vmov r2, s0
+    two = b"\xb0\xee\x00\x0a"  # vmov.f32 s0, #2.0
     bench = make_bench(
-        enable + one + store(1 << 28, 0xE000_ED04) + BARRIERS + b"\x10\xee\x10\x2a" + SELF,
+        ENABLE_FPU + VMOV_ONE + PEND + BARRIERS + b"\x10\xee\x10\x2a" + SELF,
         {14: two + BX_LR},
     )
     bench.run(NS_PER_MS)
@@ -145,12 +147,9 @@ def test_float_registers_survive_an_interrupt_that_uses_them(make_bench: MakeBen
 
 
 def test_a_store_to_flash_programs_bits_to_zero_only(make_bench: MakeBench) -> None:
-    unlock = store(0x4567_0123, 0x4002_3C04) + store(0xCDEF_89AB, 0x4002_3C04)
-    enable = store(0x0000_0201, 0x4002_3C10)  # PG, PSIZE x32
     target = 0x0804_0000
-    bench = make_bench(
-        unlock + enable + store(0x0F0F_0F0F, target) + store(0xFF00_FF00, target) + SELF
-    )
+    stores = store(0x0F0F_0F0F, target) + store(0xFF00_FF00, target)
+    bench = make_bench(UNLOCK + PROGRAM_WORDS + stores + SELF)
     bench.run(NS_PER_MS)
     assert bench.word(target) == 0x0F00_0F00
 
@@ -173,9 +172,8 @@ def test_a_store_to_locked_flash_changes_nothing() -> None:
 
 def test_two_runs_are_equal_to_the_nanosecond(make_bench: MakeBench) -> None:
     def history() -> tuple[int, int, int]:
-        start = store(1599, 0xE000_E014) + store(0, 0xE000_E018) + store(7, 0xE000_E010)
         loop = b"\x01\x32\x30\xbf\xfc\xe7"  # adds r2, #1; wfi; b adds
-        bench = make_bench(start + loop, {15: add_one(RAM) + BX_LR})
+        bench = make_bench(systick_every(1600) + loop, {15: add_one(RAM) + BX_LR})
         bench.run(37 * NS_PER_MS + 3 * NS_PER_US)
         return bench.clock.now_ns, bench.word(RAM), bench.engine.registers()["r2"]
 
@@ -185,7 +183,7 @@ def test_two_runs_are_equal_to_the_nanosecond(make_bench: MakeBench) -> None:
 def test_an_error_in_a_model_comes_out_of_the_run_and_the_next_run_goes_on(
     make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = make_bench(load_constant(0, 0x4000_300C) + b"\x01\x68" + SELF)  # IWDG_SR
+    bench = make_bench(load_constant(0, IWDG_SR) + b"\x01\x68" + SELF)
 
     def fail(_offset: int, _width: int) -> int:
         raise RuntimeError("this model is broken")
@@ -195,8 +193,7 @@ def test_an_error_in_a_model_comes_out_of_the_run_and_the_next_run_goes_on(
         bench.run(NS_PER_MS)
     assert "fail" in [entry.name for entry in caught.traceback]
     monkeypatch.undo()
-    bench.engine.reset()
-    bench.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE | 1)
+    bench.restart()
     bench.run(NS_PER_MS)
     assert bench.engine.registers()["r1"] == 0
 
@@ -204,11 +201,10 @@ def test_an_error_in_a_model_comes_out_of_the_run_and_the_next_run_goes_on(
 def test_time_that_passes_in_a_model_passes_for_systick_too(
     make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = store(15_999, 0xE000_E014) + store(0, 0xE000_E018) + store(7, 0xE000_E010)
     # IWDG_SR is read; b over a nop; wfi; b wfi. (Without the branch Renode 1.16 never wakes up: it
     # does not see an interrupt that an access has made pending in the same block as the WFI.)
-    wait = load_constant(0, 0x4000_300C) + b"\x01\x68\x00\xe0\x00\xbf\x30\xbf\xfd\xe7"
-    bench = make_bench(start + wait, {15: add_one(RAM) + BX_LR})
+    wait = load_constant(0, IWDG_SR) + b"\x01\x68\x00\xe0\x00\xbf\x30\xbf\xfd\xe7"
+    bench = make_bench(systick_every(16_000) + wait, {15: add_one(RAM) + BX_LR})
 
     def slow(_offset: int, _width: int) -> int:
         bench.engine.advance(10 * NS_PER_MS)

@@ -12,6 +12,18 @@ from platforms.engines.embedded import it_block
 from platforms.engines.embedded.code_scan import scan
 from platforms.engines.protocol import FaultKind
 from tests.engines.bench import CODE, RAM, Bench, MakeBench
+from tests.engines.registers import (
+    ENABLE_FPU,
+    NVIC_ICPR,
+    NVIC_ISER,
+    NVIC_ISPR,
+    PEND,
+    SCR,
+    SHPR3,
+    USART_CR1,
+    USART_DR,
+    systick_every,
+)
 from tests.engines.thumb import (
     BARRIERS,
     BASEPRI,
@@ -29,13 +41,14 @@ from tests.engines.thumb import (
     SELF,
     SEV,
     SVC,
+    VMOV_ONE,
     WFE,
     WFE_WIDE,
     WFI,
     add_one,
-    branch_exchange,
     fetch,
     halfwords,
+    jump,
     keep,
     load_constant,
     move,
@@ -44,10 +57,7 @@ from tests.engines.thumb import (
     write_special,
 )
 
-ICSR, SCR, SHPR3, CPACR = 0xE000_ED04, 0xE000_ED10, 0xE000_ED20, 0xE000_ED88
-NVIC_ISPR, NVIC_ISER = 0xE000_E200, 0xE000_E100
-PEND = store(1 << 28, ICSR)
-SYSTICK = store(15_999, 0xE000_E014) + store(0, 0xE000_E018) + store(7, 0xE000_E010)
+SYSTICK = systick_every(16_000)
 MARK = add_one(RAM + 4)
 
 
@@ -89,8 +99,7 @@ def test_a_pending_exception_comes_as_soon_as_it_is_unmasked(
 
 @MASKS
 def test_that_holds_for_code_in_ram(close: bytes, open_: bytes) -> None:
-    bench = Bench(EMBEDDED, load_constant(0, RAM + 0x801) + branch_exchange(0),
-                  {14: add_one(RAM) + BX_LR})  # fmt: skip
+    bench = Bench(EMBEDDED, jump(RAM + 0x801), {14: add_one(RAM) + BX_LR})
     bench.engine.write_memory(RAM + 0x800, _window(close, open_))
     bench.run(NS_PER_MS)
     assert [bench.word(RAM + 4 * n) for n in range(3)] == [1, 0, 1]
@@ -100,7 +109,7 @@ def test_code_in_ram_is_seen_although_what_follows_ran_before() -> None:
     # Entered behind the MSR; the second time round it comes by way of it.
     loop = write_special(BASEPRI, 2) + read_special(3, BASEPRI)
     loop += halfwords(0x3701, 0x2F02, 0xD1F8)  # adds r7, #1; cmp r7, #2; bne to the MSR
-    enter = move(2, 5) + load_constant(0, RAM + 0x805) + branch_exchange(0)
+    enter = move(2, 5) + jump(RAM + 0x805)
     bench = Bench(EMBEDDED, enter)
     bench.engine.write_memory(RAM + 0x800, loop + keep(3, RAM) + SELF)
     bench.engine.write_memory(RAM, b"\xff" * 4)
@@ -116,17 +125,15 @@ def test_masks_written_in_flash_that_changed_are_seen_too(phase: int, order: int
     bench = Bench(EMBEDDED, SELF, {14: add_one(RAM) + BX_LR})
     basepri = move(2, 16) + write_special(BASEPRI, 2), move(2, 0) + write_special(BASEPRI, 2)
     code = _window(*basepri)
-    cells, base = bench.models.internal_flash.memory.storage, CODE - 0x0800_0000
 
-    def write(offset: int, data: bytes) -> None:
-        cells[base + offset : base + offset + len(data)] = data
-        bench.engine.flash_changed(base + offset, len(data))
+    def write(address: int, data: bytes) -> None:
+        bench.change_flash(address, data)
         bench.run(NS_PER_US)  # what changed is looked at piece by piece
 
     for start in range(-phase, len(code), 4)[::order]:
         first = max(start, 0)
-        write(4 + first, code[first : start + 4])
-    write(0, NOP + NOP)
+        write(CODE + 4 + first, code[first : start + 4])
+    write(CODE, NOP + NOP)
     bench.run(NS_PER_MS)
     assert [bench.word(RAM + 4 * n) for n in range(3)] == [1, 0, 1]
 
@@ -152,13 +159,8 @@ def test_a_reset_while_unprivileged_begins_privileged() -> None:
     code = move(2, 3) + write_special(CONTROL, 2) + SELF
     bench = Bench(EMBEDDED, code)
     bench.run(NS_PER_MS)
-    bench.engine.reset()
-    bench.engine.start(vector_table=CODE - 0x200, stack_pointer=RAM + 0x1000, program_counter=CODE)
-    cells = bench.models.internal_flash.memory.storage
-    offset = CODE - 0x0800_0000
-    code = read_special(2, CONTROL) + keep(2, RAM) + SELF
-    cells[offset : offset + len(code)] = code
-    bench.engine.flash_changed(offset, len(code))
+    bench.restart(program_counter=CODE)
+    bench.change_flash(CODE, read_special(2, CONTROL) + keep(2, RAM) + SELF)
     bench.engine.write_memory(RAM, b"\xff" * 4)
     bench.run(NS_PER_MS)
     assert bench.word(RAM) == 0
@@ -196,8 +198,7 @@ def test_thread_mode_on_the_process_stack_gets_its_stack_back(make_bench: MakeBe
 
 
 def test_a_handler_starts_without_floating_point_context(make_bench: MakeBench) -> None:
-    one = b"\xb7\xee\x00\x0a"  # vmov.f32 s0, #1.0
-    code = store(0xF << 20, CPACR) + BARRIERS + one + SVC + SELF
+    code = ENABLE_FPU + VMOV_ONE + SVC + SELF
     handler = read_special(2, CONTROL) + keep(2, RAM) + halfwords(0x4672) + keep(2, RAM + 4)
     bench = make_bench(code, {11: handler + BX_LR})
     bench.run(NS_PER_MS)
@@ -307,8 +308,8 @@ def test_the_last_condition_of_an_it_block() -> None:
 
 def test_clearing_one_interrupt_leaves_the_lines_of_others_alone(make_bench: MakeBench) -> None:
     # USART2 (line 38) interrupts for a byte; its handler clears interrupt 0, then reads the byte.
-    enable = store(0x202C, 0x4000_440C) + store(1 << 6, NVIC_ISER + 4)  # UE, TE, RE, RXNEIE
-    handler = add_one(RAM) + store(1, 0xE000_E280) + fetch(2, 0x4000_4404) + BX_LR
+    enable = store(0x202C, USART_CR1) + store(1 << 6, NVIC_ISER + 4)  # UE, TE, RE, RXNEIE
+    handler = add_one(RAM) + store(1, NVIC_ICPR) + fetch(2, USART_DR) + BX_LR
     bench = make_bench(enable + SELF, {16 + 38: handler})
     bench.run(NS_PER_MS)
     assert bench.engine.uart_input(b"x") == 1

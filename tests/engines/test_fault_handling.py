@@ -4,24 +4,18 @@ import pytest
 
 from platforms.clock import NS_PER_MS
 from platforms.engines.protocol import FaultKind
-from tests.engines.bench import BASE, CODE, RAM, Bench, MakeBench
-from tests.engines.thumb import BARRIERS, BX_LR, CPSID_I, SELF, add_one, load_constant, store
+from tests.engines.bench import CODE, RAM, Bench, MakeBench
+from tests.engines.registers import BFAR, CFSR, HFSR, SHCSR, SHPR3, systick_every
+from tests.engines.thumb import BARRIERS, BX_LR, CPSID_I, SELF, add_one, jump, load_constant, store
 
 HARD_FAULT, BUS_FAULT, SYSTICK = 3, 5, 15
 STACKED, STATUS = RAM + 0x10, RAM + 0x20
-CFSR, HFSR, BFAR = 0xE000_ED28, 0xE000_ED2C, 0xE000_ED38
-SHPR3 = 0xE000_ED20
 FORCED = 1 << 30
 PRECISE, INSTRUCTION = 1 << 9 | 1 << 15, 1 << 8
 NOWHERE = 0x3000_0000
-START_SYSTICK = store(15_999, 0xE000_E014) + store(0, 0xE000_E018) + store(7, 0xE000_E010)
 
 LOAD = load_constant(0, NOWHERE) + b"\x01\x68"  # ldr r1, [r0]
 BAD_INSTRUCTION = b"\x01\xde"  # udf 1
-
-
-def jump(address: int) -> bytes:
-    return load_constant(3, address) + b"\x18\x47"  # bx r3
 
 
 def copy(source: int, target: int) -> bytes:
@@ -129,7 +123,7 @@ def test_a_fault_in_an_interrupt_handler_is_taken_at_once_and_can_be_left(
     # The handler steps over the instruction: stacked PC + 2.
     step_over = b"\x06\x99\x02\x31\x06\x91"  # ldr r1, [sp, #24]; adds r1, #2; str r1, [sp, #24]
     bench = make_bench(
-        START_SYSTICK + copy(SHPR3, STATUS) + b"\xf7\xe7",  # b copy
+        systick_every(16_000) + copy(SHPR3, STATUS) + b"\xf7\xe7",  # b copy
         {
             HARD_FAULT: step_over + add_one(RAM) + BX_LR,
             SYSTICK: code + add_one(RAM + 4) + BX_LR,
@@ -147,7 +141,7 @@ def test_a_fault_in_an_interrupt_handler_is_taken_at_once_and_can_be_left(
 def test_an_enabled_bus_fault_takes_its_own_exception_unless_it_may_not(
     make_bench: MakeBench,
 ) -> None:
-    enable = store(1 << 17, 0xE000_ED24)
+    enable = store(1 << 17, SHCSR)
     bench = make_bench(enable + LOAD + SELF, {BUS_FAULT: NOTE + SELF})
     run_twice(bench)
     assert [fault.exception for fault in bench.faults] == [BUS_FAULT]
@@ -167,8 +161,7 @@ def test_a_fault_in_the_hard_fault_handler_locks_up_until_a_reset(
     assert [fault.exception for fault in bench.faults] == [HARD_FAULT, None]
     assert bench.clock.now_ns == 21 * NS_PER_MS
     bench.faults.clear()
-    bench.engine.reset()
-    bench.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE | 1)
+    bench.restart()
     run_twice(bench)
     assert [fault.exception for fault in bench.faults] == [HARD_FAULT, None]
 

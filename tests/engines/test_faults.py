@@ -14,18 +14,34 @@ from platforms.devices.peripheral import UnsupportedHardwareError
 from platforms.engines.address_map import is_executable, unmodelled_region
 from platforms.engines.protocol import FaultKind, ProcessorFault
 from tests.engines.bench import CODE, RAM, Bench, MakeBench
+from tests.engines.registers import (
+    BFAR,
+    CCR,
+    CFSR,
+    CPACR,
+    DFSR,
+    ENABLE_FPU,
+    HFSR,
+    ICSR,
+    PROGRAM_WORDS,
+    SHCSR,
+    SHPR2,
+    UNLOCK,
+    VTOR,
+    systick_every,
+)
 from tests.engines.thumb import (
-    BARRIERS,
     BX_LR,
     CONTROL,
     PSP,
     SELF,
     SVC,
+    VMOV_ONE,
     WFI,
     add_one,
-    branch_exchange,
     fetch,
     halfwords,
+    jump,
     keep,
     load,
     load_constant,
@@ -35,8 +51,6 @@ from tests.engines.thumb import (
     write_special,
 )
 
-CCR, CFSR, HFSR, DFSR, BFAR = 0xE000_ED14, 0xE000_ED28, 0xE000_ED2C, 0xE000_ED30, 0xE000_ED38
-SHCSR, CPACR, ICSR = 0xE000_ED24, 0xE000_ED88, 0xE000_ED04
 FORCED, VECTTBL, DEBUGEVT = 1 << 30, 1 << 1, 1 << 31
 STKERR, UNSTKERR, IBUSERR, IACCVIOL, INVSTATE = 1 << 12, 1 << 11, 1 << 8, 1 << 0, 1 << 17
 PRECISERR, BFARVALID = 1 << 9, 1 << 15
@@ -58,10 +72,6 @@ def run(code: bytes, handlers: dict[int, bytes] | None = None) -> Bench:
 def the_fault(bench: Bench) -> ProcessorFault:
     (fault,) = bench.faults
     return fault
-
-
-def jump(address: int) -> bytes:
-    return load_constant(0, address) + branch_exchange(0)
 
 
 # -- faults ---------------------------------------------------------------------------------------
@@ -144,7 +154,7 @@ def test_an_overflow_of_the_process_stack_leaves_the_handler_a_good_one() -> Non
 
 def test_a_bus_fault_handler_takes_the_overflow_and_the_exception_waits() -> None:
     # BusFault is enabled and more urgent than SVCall, which comes when it has returned.
-    code = store(1 << 17, SHCSR) + store(0x80 << 24, 0xE000_ED1C)
+    code = store(1 << 17, SHCSR) + store(0x80 << 24, SHPR2)
     code += load_constant(0, 0x3000_0000) + write_special(PSP, 0)
     code += move(0, 2) + write_special(CONTROL, 0) + SVC + SELF
     good_frame = load_constant(0, RAM + 0x800 - 32) + write_special(PSP, 0)
@@ -167,7 +177,7 @@ def test_a_stack_lost_in_a_handler_is_a_fault_at_its_return() -> None:
 
 
 def test_a_vector_table_outside_memory_is_a_vecttbl_hard_fault_and_then_lock_up() -> None:
-    bench = Bench(EMBEDDED, store(0x3000_0000, 0xE000_ED08) + SVC + SELF)
+    bench = Bench(EMBEDDED, store(0x3000_0000, VTOR) + SVC + SELF)
     bench.run(NS_PER_MS)
     assert [(fault.kind, fault.exception) for fault in bench.faults] == [
         (FaultKind.INVALID_VECTOR, 3),
@@ -177,11 +187,11 @@ def test_a_vector_table_outside_memory_is_a_vecttbl_hard_fault_and_then_lock_up(
 
 @pytest.mark.parametrize("access", [load(1, 0), put(1, 0)], ids=["load", "store"])
 def test_unprivileged_code_may_not_touch_the_system_s_registers(access: bytes) -> None:
-    code = move(2, 1) + write_special(CONTROL, 2) + load_constant(0, 0xE000_ED08) + access + SELF
+    code = move(2, 1) + write_special(CONTROL, 2) + load_constant(0, VTOR) + access + SELF
     bench = run(code)
     assert the_fault(bench).program_counter == CODE + 14
     assert bench.word(RAM) == PRECISERR | BFARVALID
-    assert bench.word(RAM + 8) == 0xE000_ED08
+    assert bench.word(RAM + 8) == VTOR
 
 
 def test_handlers_of_unprivileged_code_are_privileged(make_bench: MakeBench) -> None:
@@ -258,32 +268,26 @@ def test_settings_that_the_processor_cannot_follow_are_errors(value: int, named:
     assert caught.value.address == CCR
 
 
-SYSTICK = store(15, 0xE000_E014) + store(0, 0xE000_E018) + store(7, 0xE000_E010)
-
-
 @pytest.mark.parametrize(
-    "end", [SVC + SELF, SELF, SYSTICK + WFI + SELF], ids=["exception", "loop", "sleep"]
+    "end", [SVC + SELF, SELF, systick_every(16) + WFI + SELF], ids=["exception", "loop", "sleep"]
 )
 def test_the_fpu_used_while_it_is_off_is_an_error(end: bytes) -> None:
-    one = b"\xb7\xee\x00\x0a"  # vmov.f32 s0, #1.0
-    bench = Bench(EMBEDDED, one + end, {11: BX_LR})
+    bench = Bench(EMBEDDED, VMOV_ONE + end, {11: BX_LR})
     with pytest.raises(UnsupportedHardwareError, match="NOCP") as caught:
         bench.run(NS_PER_MS)
     assert caught.value.address == CPACR
 
 
 def test_the_fpu_switched_off_after_use_is_an_error() -> None:
-    one = b"\xb7\xee\x00\x0a"
-    code = store(0xF << 20, CPACR) + BARRIERS + one + store(0, CPACR) + SELF
+    code = ENABLE_FPU + VMOV_ONE + store(0, CPACR) + SELF
     with pytest.raises(UnsupportedHardwareError, match="leave it on"):
         Bench(EMBEDDED, code).run(NS_PER_MS)
 
 
 def test_stores_to_flash_of_several_words_or_across_words_reach_the_model() -> None:
-    unlock = store(0x4567_0123, 0x4002_3C04) + store(0xCDEF_89AB, 0x4002_3C04)
     target = 0x0804_0000
     words = load_constant(0, target) + load_constant(1, 0x1111_1111) + load_constant(2, 0x2222_2222)
-    multiple = store(0x0000_0201, 0x4002_3C10) + words + halfwords(0xC006)  # PG, x32; stm r0!
-    bench = Bench(EMBEDDED, unlock + multiple + SELF)
+    multiple = PROGRAM_WORDS + words + halfwords(0xC006)  # stm r0!, {r1, r2}
+    bench = Bench(EMBEDDED, UNLOCK + multiple + SELF)
     bench.run(NS_PER_MS)
     assert (bench.word(target), bench.word(target + 4)) == (0x1111_1111, 0x2222_2222)

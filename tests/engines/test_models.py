@@ -7,9 +7,9 @@ import pytest
 from platforms.clock import NS_PER_MS
 from platforms.devices.peripheral import ModelError
 from tests.engines.bench import Bench, MakeBench
+from tests.engines.registers import IWDG_RLR
 from tests.engines.thumb import SELF, load_constant, store
 
-IWDG_RLR = 0x4000_3008
 LOADS = {1: b"\x01\x78", 2: b"\x01\x88", 4: b"\x01\x68"}  # ldrb, ldrh, ldr r1, [r0]
 
 

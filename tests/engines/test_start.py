@@ -1,13 +1,14 @@
 """A start is as after a reset, whatever ran before."""
 
 from platforms.clock import NS_PER_MS
-from tests.engines.bench import BASE, CODE, RAM, MakeBench
+from tests.engines.bench import CODE, RAM, MakeBench
 from tests.engines.thumb import (
     BASEPRI,
     CONTROL,
     CPSID_F,
     CPSID_I,
     SELF,
+    SVC,
     load_constant,
     move,
     write_special,
@@ -23,8 +24,7 @@ def test_registers_and_masks_of_what_ran_before_are_gone(make_bench: MakeBench) 
     bench = make_bench(masks + control + fill + SELF)
     bench.run(NS_PER_MS)
     assert bench.engine.registers()["r7"] == 0x8888
-    bench.engine.reset()
-    bench.engine.start(vector_table=BASE, stack_pointer=RAM + 0x800, program_counter=CODE | 1)
+    bench.restart(stack_pointer=RAM + 0x800)
     registers = bench.engine.registers()
     assert {registers[f"r{number}"] for number in range(13)} == {0}
     assert registers["lr"] in {0xFFFF_FFFF, 0}  # the second is what Renode makes of it
@@ -39,12 +39,9 @@ def test_a_start_unmasks_exceptions(make_bench: MakeBench) -> None:
     hold = move(0, 0x40) + write_special(BASEPRI, 0) + CPSID_I + CPSID_F + SELF
     bench = make_bench(hold)
     bench.run(NS_PER_MS)
-    flash = bench.models.internal_flash.memory
     # An SVC at its place, which every one of the masks would turn into a HardFault.
-    flash.storage[CODE - 0x0800_0000 : CODE - 0x0800_0000 + 4] = b"\x00\xdf" + SELF
-    bench.engine.flash_changed(CODE - 0x0800_0000, 4)
-    bench.engine.reset()
-    bench.engine.start(vector_table=BASE, stack_pointer=RAM + 0x800, program_counter=CODE | 1)
+    bench.change_flash(CODE, SVC + SELF)
+    bench.restart(stack_pointer=RAM + 0x800)
     bench.run(NS_PER_MS)
     assert bench.engine.registers()["xpsr"] & 0x1FF == 11
     assert not bench.faults

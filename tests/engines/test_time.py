@@ -13,7 +13,28 @@ from platforms.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Clock
 from platforms.engines.embedded import instruction_counter
 from platforms.engines.embedded.engine import EmbeddedEngine
 from platforms.engines.embedded.pace import Pace
-from tests.engines.bench import BASE, CODE, RAM, Bench, MakeBench
+from tests.engines.bench import CODE, RAM, Bench, MakeBench
+from tests.engines.registers import (
+    AIRCR,
+    DWT_CTRL,
+    DWT_CYCCNT,
+    FLASH_CR,
+    FLASH_SR,
+    ICSR,
+    IWDG_KR,
+    IWDG_RLR,
+    PEND,
+    PENDSVSET,
+    PROGRAM_WORDS,
+    SYSRESETREQ,
+    SYST_CTRL,
+    SYST_LOAD,
+    SYST_VAL,
+    UNLOCK,
+    USART_CR1,
+    USART_DR,
+    systick_every,
+)
 from tests.engines.thumb import (
     BARRIERS,
     BX_LR,
@@ -35,16 +56,7 @@ from tests.engines.thumb import (
     store,
 )
 
-SYST_CTRL, SYST_LOAD, SYST_VAL = 0xE000_E010, 0xE000_E014, 0xE000_E018
-ICSR, PENDSVSET = 0xE000_ED04, 1 << 28
-DWT_CTRL, DWT_CYCCNT = 0xE000_1000, 0xE000_1004
-IWDG_KR, IWDG_RLR = 0x4000_3000, 0x4000_3008
-USART_DR, USART_CR1 = 0x4000_4404, 0x4000_440C
 COUNT_CYCLES = store(1, DWT_CTRL)
-
-
-def systick_every(cycles: int) -> bytes:
-    return store(cycles - 1, SYST_LOAD) + store(0, SYST_VAL) + store(7, SYST_CTRL)
 
 
 def for_ever(body: bytes) -> bytes:
@@ -103,8 +115,7 @@ def test_systick_val_goes_down_with_every_instruction(make_bench: MakeBench) -> 
 
 def test_each_instruction_is_charged_however_often_the_slice_is_cut() -> None:
     # Each store to ICSR cuts its slice; PendSV comes and goes. Renode counts by blocks.
-    pend = store(PENDSVSET, ICSR) + BARRIERS
-    measured = fetch(4, DWT_CYCCNT) + 5 * pend + fetch(5, DWT_CYCCNT)
+    measured = fetch(4, DWT_CYCCNT) + 5 * (PEND + BARRIERS) + fetch(5, DWT_CYCCNT)
     difference = halfwords(0x1B2D)  # subs r5, r5, r4
     bench = Bench(EMBEDDED, COUNT_CYCLES + measured + difference + keep(5, RAM) + SELF,
                   {14: add_one(RAM + 4) + BX_LR})  # fmt: skip
@@ -132,20 +143,15 @@ def test_an_event_that_is_due_already_comes_before_any_instruction() -> None:
 
 
 def test_an_svc_behind_a_reset_in_an_it_block_is_forgotten() -> None:
-    code = load_constant(0, 0xE000_ED0C) + load_constant(1, 0x05FA_0004)
+    code = load_constant(0, AIRCR) + load_constant(1, SYSRESETREQ)
     code += move(2, 1) + halfwords(0xBF1C) + put(1, 0) + SVC + SELF  # itt ne
     bench = Bench(EMBEDDED, code, {11: add_one(RAM) + BX_LR})
     bench.engine.write_memory(RAM, bytes(4))
     bench.run(NS_PER_MS)
     assert bench.resets
-    bench.engine.reset()
-    bench.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE + 0x100)
+    bench.restart(program_counter=CODE + 0x100)
     bench.run(NS_PER_MS)
     assert bench.word(RAM) == 0
-
-
-FLASH_KEYR, FLASH_SR, FLASH_CR = 0x4002_3C04, 0x4002_3C0C, 0x4002_3C10
-UNLOCK = store(0x4567_0123, FLASH_KEYR) + store(0xCDEF_89AB, FLASH_KEYR)
 
 
 def test_the_processor_stalls_as_soon_as_the_flash_erases() -> None:
@@ -158,7 +164,7 @@ def test_the_processor_stalls_as_soon_as_the_flash_erases() -> None:
 
 
 def test_a_store_to_flash_takes_the_time_of_programming() -> None:
-    program = store(0x0000_0201, FLASH_CR) + fetch(4, DWT_CYCCNT) + store(0, 0x0804_0000)
+    program = PROGRAM_WORDS + fetch(4, DWT_CYCCNT) + store(0, 0x0804_0000)
     difference = fetch(5, DWT_CYCCNT) + halfwords(0x1B2D)  # subs r5, r5, r4
     bench = Bench(EMBEDDED, COUNT_CYCLES + UNLOCK + program + difference + keep(5, RAM) + SELF)
     bench.run(NS_PER_MS)
@@ -194,7 +200,7 @@ def test_a_run_ends_where_a_device_has_let_its_time_pass(
 def test_after_a_reset_the_rest_of_an_it_block_touches_no_device(
     monkeypatch: pytest.MonkeyPatch, access: bytes
 ) -> None:
-    code = load_constant(0, 0xE000_ED0C) + load_constant(1, 0x05FA_0004)
+    code = load_constant(0, AIRCR) + load_constant(1, SYSRESETREQ)
     code += load_constant(3, IWDG_KR) + move(2, 1) + halfwords(0xBF1C) + put(1, 0) + access  # itt
     bench = Bench(EMBEDDED, code + SELF)
     touched: list[tuple[int, ...]] = []

@@ -7,6 +7,7 @@ NOP, WFI, WFE, SEV = b"\x00\xbf", b"\x30\xbf", b"\x20\xbf", b"\x40\xbf"
 WFE_WIDE = b"\xaf\xf3\x02\x80"
 CPSID_I, CPSIE_I, CPSID_F = b"\x72\xb6", b"\x62\xb6", b"\x71\xb6"
 SVC = b"\x00\xdf"
+VMOV_ONE = b"\xb7\xee\x00\x0a"  # vmov.f32 s0, #1.0
 
 MSP, PSP, PRIMASK, BASEPRI, FAULTMASK, CONTROL, IPSR = 8, 9, 16, 17, 19, 20, 5
 
@@ -44,6 +45,11 @@ def write_special(special: int, register: int) -> bytes:
 def branch_exchange(register: int) -> bytes:
     """BX."""
     return halfwords(0x4700 | register << 3)
+
+
+def jump(address: int) -> bytes:
+    """A branch to any address, by way of r3."""
+    return load_constant(3, address) + branch_exchange(3)
 
 
 def back_to(start: bytes) -> bytes:

@@ -4,13 +4,17 @@ from bootloader_model.layout import DEFAULT_LAYOUT
 from bootloader_model.partition import OpenPartition
 from platforms.clock import Clock
 from platforms.devices import w25q32jv
-from platforms.devices.flash_memory import FlashMemory, FlashOperation, Moment
+from platforms.devices.flash_memory import FlashOperation, Moment
 from platforms.devices.nor_flash import SpiNorFlash
 from platforms.devices.torn import TornShape
 from platforms.drivers.nor_flash import NorFlashDriver
 from platforms.flash import FlashDevice, FlashGeometry
 from platforms.machine import ResetAsserted
 from rpc_shim.filesystem import TEMPORARY_SUFFIX, FileSystem
+from tests.devices.memories import nor_memory, operations_of
+
+Contents = dict[str, bytes | None]
+"""Every file with its content and every directory with None, by path."""
 
 
 class NorRig:
@@ -20,18 +24,11 @@ class NorRig:
         operations: every program and erase there was.
     """
 
-    def __init__(self, cells: bytes | None = None) -> None:
+    def __init__(self) -> None:
         self.clock = Clock()
-        self.memory = FlashMemory(
-            "nor",
-            w25q32jv.GEOMETRY,
-            self.clock,
-            bytearray(b"\xff" * w25q32jv.SIZE if cells is None else cells),
-            status_cells=bytearray(w25q32jv.FACTORY_STATUS),
-        )
+        self.memory = nor_memory(self.clock)
         self.chip = SpiNorFlash(self.memory, self.clock)
-        self.operations: list[FlashOperation] = []
-        self.memory.on_operation.append(self.operations.append)
+        self.operations = operations_of(self.memory)
         self._powered = True
 
     def driver(self) -> NorFlashDriver:
@@ -52,6 +49,11 @@ class NorRig:
         partition = DEFAULT_LAYOUT.partition(name)
         return bytes(self.memory.storage[partition.offset : partition.offset + partition.size])
 
+    def restore(self, cells: bytes) -> None:
+        """Give fs0 back what `cells` returned, with no bit weak any more."""
+        self.set_cells(0, cells)
+        self.memory.weak_bits.clear()
+
     def set_cells(self, offset: int, data: bytes, name: str = "fs0") -> None:
         """Change a partition behind everybody's back."""
         start = DEFAULT_LAYOUT.partition(name).offset + offset
@@ -59,15 +61,11 @@ class NorRig:
 
     def protect(self) -> None:
         """Write-protect the whole chip."""
-        self._command(0x06)
-        self._command(0x01, 0x1C)
-        self._wait(w25q32jv.WRITE_STATUS_TIME.typical_ns)
+        self._write_status(0x1C)
 
     def unprotect(self) -> None:
         """Take the write protection away."""
-        self._command(0x06)
-        self._command(0x01, 0x00)
-        self._wait(w25q32jv.WRITE_STATUS_TIME.typical_ns)
+        self._write_status(0x00)
 
     def cut_at(self, number: int, progress: float, shape: TornShape, seed: int) -> None:
         """Cut the power in the `number`th operation from now, at that share of its time."""
@@ -94,15 +92,20 @@ class NorRig:
         if not self._powered:
             raise ResetAsserted
 
+    def _write_status(self, value: int) -> None:
+        self._command(0x06)
+        self._command(0x01, value)
+        self._wait(w25q32jv.WRITE_STATUS_TIME.typical_ns)
+
     def _command(self, *data: int) -> None:
         self.chip.chip_select(active=True)
         self.chip.exchange(bytes(data))
         self.chip.chip_select(active=False)
 
 
-def contents(files: FileSystem, path: str = "/") -> dict[str, bytes | None]:
-    """Every file with its content and every directory with None, by path."""
-    found: dict[str, bytes | None] = {}
+def contents(files: FileSystem, path: str = "/") -> Contents:
+    """What is in a file system."""
+    found: Contents = {}
     for entry in files.entries(path):
         name = path + entry.name
         if entry.is_directory:
@@ -114,7 +117,7 @@ def contents(files: FileSystem, path: str = "/") -> dict[str, bytes | None]:
     return found
 
 
-def without_unfinished(found: dict[str, bytes | None]) -> dict[str, bytes | None]:
+def without_unfinished(found: Contents) -> Contents:
     """What `contents` found, but for files that a cut left unfinished."""
     return {name: data for name, data in found.items() if not name.endswith(TEMPORARY_SUFFIX)}
 

@@ -10,9 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from platforms.devices.torn import TornShape
 from platforms.machine import ResetAsserted
 from rpc_shim.filesystem import FileSystem, FileSystemError, Reason
-from tests.filesystem.nor_rig import NorRig, contents, without_unfinished
-
-Contents = dict[str, bytes | None]
+from tests.filesystem.nor_rig import Contents, NorRig, contents, without_unfinished
 
 NAMES = ("/a", "/b", "/long" + "g" * 200, "/d/a", "/d/b")
 names = st.sampled_from(NAMES)

@@ -1,7 +1,6 @@
 """The FS methods through a dispatcher, on the modelled NOR flash."""
 
 import base64
-import json
 from collections.abc import Mapping
 
 import pytest
@@ -10,12 +9,13 @@ from hypothesis import strategies as st
 
 from platforms.devices.torn import TornShape
 from platforms.machine import ResetAsserted
-from rpc_shim.dispatch import Channel, Dispatcher
+from rpc_shim.dispatch import Dispatcher
 from rpc_shim.filesystem import RootFileSystem
 from rpc_shim.frame import JsonValue
 from rpc_shim.services.fs import MAX_CHUNK, register_fs_service
 from rpc_shim.services.rpc import register_rpc_service
 from tests.filesystem.nor_rig import NorRig, contents
+from tests.rpc.serving import call_dispatcher
 
 MKFS: Mapping[str, JsonValue] = {"dev_name": "fs0", "fs_type": "LFS"}
 
@@ -35,15 +35,7 @@ class Board:
         return Board(self.rig)
 
     def call(self, method: str, params: Mapping[str, JsonValue] | None = None) -> JsonValue:
-        """The result, or the error as [code, message]."""
-        answers: list[bytes] = []
-        frame = json.dumps({"id": 1, "method": method, "params": params}).encode()
-        self.dispatcher.handle(frame, answers.append, Channel("UART", "UART2"))
-        (text,) = answers
-        answer: dict[str, dict[str, JsonValue]] = json.loads(text)
-        if "error" in answer:
-            return [answer["error"]["code"], answer["error"]["message"]]
-        return answer["result"]
+        return call_dispatcher(self.dispatcher, method, params)
 
     def refuses(self, method: str, params: Mapping[str, JsonValue] | None = None) -> str:
         """Code and message in one."""

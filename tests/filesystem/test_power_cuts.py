@@ -12,9 +12,7 @@ import pytest
 from platforms.devices.torn import TornShape
 from platforms.machine import ResetAsserted
 from rpc_shim.filesystem import FileSystem, merge_file_systems
-from tests.filesystem.nor_rig import NorRig, contents, without_unfinished
-
-Contents = dict[str, bytes | None]
+from tests.filesystem.nor_rig import Contents, NorRig, contents, without_unfinished
 
 BASE: Contents = {
     "/a": b"old" * 500,
@@ -82,8 +80,7 @@ def test_a_cut_leaves_the_old_or_the_new(name: str, shape: TornShape) -> None:
     seen = []
     for number in range(operations):
         for seed, progress in enumerate(PROGRESS):
-            rig.set_cells(0, cells)
-            rig.memory.weak_bits.clear()
+            rig.restore(cells)
             files = rig.mount()
             rig.cut_at(number, progress, shape, seed)
             with pytest.raises(ResetAsserted):
@@ -107,8 +104,7 @@ def test_a_cut_at_any_operation_of_a_format_leaves_none_or_an_empty_one() -> Non
     rig.format()
     for number in range(len(rig.operations)):
         for shape in POWER_CUTS:
-            rig.set_cells(0, cells)
-            rig.memory.weak_bits.clear()
+            rig.restore(cells)
             rig.cut_at(number, 0.5, shape, number)
             with pytest.raises(ResetAsserted):
                 rig.format()
@@ -139,8 +135,7 @@ def test_a_merge_that_was_cut_short_is_finished_by_the_next(shape: TornShape) ->
     operations = len(rig.operations)
     assert operations > 20
     for number in range(operations):
-        rig.set_cells(0, cells)
-        rig.memory.weak_bits.clear()
+        rig.restore(cells)
         old, new = rig.mount("fs1"), rig.mount()
         rig.cut_at(number, PROGRESS[number % 3], shape, number)
         with pytest.raises(ResetAsserted):

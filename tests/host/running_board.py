@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from rpc_shim.client import Framing, RpcClient
 from rpc_shim.frame import JsonValue
+from scripts.processes import broker
 
 Caller = Callable[..., JsonValue]
 PATIENCE_S = 120
@@ -18,7 +20,7 @@ CALL_S = 60
 
 
 class RunningBoard:
-    """An `otasim run` process."""
+    """An `otasim run` process, which is killed at the latest at the end of its `with`."""
 
     def __init__(self, engine: str, folder: Path, *options: str) -> None:
         self.link = folder / "board"
@@ -34,13 +36,26 @@ class RunningBoard:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
+        try:
+            self.ready = self._wait_until_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.kill()
+
+    def _wait_until_ready(self) -> dict[str, JsonValue]:
         deadline = time.monotonic() + PATIENCE_S
         # A killed board may have left its own ready file.
         while (ready := self._read_ready_file()).get("pid") != self.process.pid:
             assert self.process.poll() is None, self.output.read_text()
             assert time.monotonic() < deadline, "the board never became ready"
             time.sleep(0.02)
-        self.ready = ready
+        return ready
 
     def _read_ready_file(self) -> dict[str, JsonValue]:
         try:
@@ -71,6 +86,17 @@ class RunningBoard:
                 )
                 time.sleep(0.02)
             place = found + len(text)
+
+
+@contextmanager
+def on_all_transports(folder: Path, *options: str) -> Iterator[RunningBoard]:
+    """A board on all transports at once; without a broker on this machine, on all but MQTT."""
+    with broker(folder) as url, RunningBoard(
+        "embedded", folder, "--tcp", "0", "--http", "0", "--udp", "0",
+        *(("--mqtt", url) if url else ()), *options,
+    ) as board:  # fmt: skip
+        yield board
+        board.stop()
 
 
 def client_caller(link: Path, framing: Framing) -> Caller:

@@ -10,10 +10,10 @@ import pytest
 
 from rpc_shim.client import Credentials, RpcClient, RpcClientError
 from rpc_shim.frame import JsonValue
-from tests.host.running_board import PATIENCE_S, RunningBoard
+from tests.host.running_board import PATIENCE_S, RunningBoard, on_all_transports
 from tests.host.test_tools import TRANSPORTS, url_of
-from tests.host.tools import CURL, MOS, Mos, ToolError, curl, exact_client
-from tests.links.test_mqtt import MOSQUITTO, Mosquitto
+from tests.host.tools import CURL, Mos, ToolError, curl, exact_client
+from tests.rpc.mos import needs_mos
 
 USER, PASSWORD = "alice", "open sesame"
 RULES = [
@@ -31,12 +31,7 @@ def guarded(
     folder = tmp_path_factory.mktemp("guarded")
     digest = hashlib.md5 if request.param == "MD5" else hashlib.sha256
     ha1 = digest(f"{USER}:RPC:{PASSWORD}".encode()).hexdigest()
-    with Mosquitto(folder) as broker:
-        options = ["--tcp", "0", "--http", "0", "--udp", "0"]
-        if MOSQUITTO is not None:
-            broker.start()
-            options += ["--mqtt", broker.url]
-        board = RunningBoard("embedded", folder, *options)
+    with on_all_transports(folder) as board:
         tool = exact_client("tcp", str(board.ready["tcp"]))
         users = folder / "users.txt"
         users.write_text(f"{USER}:RPC:{ha1}\n")
@@ -48,10 +43,9 @@ def guarded(
         ):
             tool.call("Config.Set", {"key": key, "value": value})
         yield board
-        board.stop()
 
 
-@pytest.mark.skipif(MOS is None, reason="the host tool mos is not on PATH")
+@needs_mos
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_mos_gets_in_with_its_credentials_only(guarded: RunningBoard, transport: str) -> None:
     tool = Mos(url_of(guarded, transport))
@@ -118,14 +112,16 @@ def test_a_board_that_goes_on_in_another_process_takes_no_proof_from_before(tmp_
     """Both start at the same virtual time, with the same flash contents."""
 
     def ask(*settings: tuple[str, str]) -> JsonValue:
-        board = RunningBoard("embedded", tmp_path, "--state", str(tmp_path / "state"))
-        with RpcClient.open(str(board.link)) as client:
+        with (
+            RunningBoard("embedded", tmp_path, "--state", str(tmp_path / "state")) as board,
+            RpcClient.open(str(board.link)) as client,
+        ):
             for key, value in settings:
                 arguments: dict[str, JsonValue] = {"key": key, "value": value, "save": True}
                 client.call("Config.Set", arguments, timeout_s=PATIENCE_S)
             with pytest.raises(RpcClientError) as caught:
                 client.call("Sys.GetInfo", timeout_s=PATIENCE_S)
-        board.stop()
+            board.stop()
         assert caught.value.code == 401
         challenge: dict[str, JsonValue] = json.loads(caught.value.message)
         return challenge["nonce"]
@@ -135,25 +131,25 @@ def test_a_board_that_goes_on_in_another_process_takes_no_proof_from_before(tmp_
     assert ask() != ask()
 
 
-@pytest.mark.skipif(MOS is None, reason="the host tool mos is not on PATH")
+@needs_mos
 def test_mos_repairs_a_damaged_configuration_over_the_serial_port(tmp_path: Path) -> None:
-    board = RunningBoard("embedded", tmp_path, "--http", "0")
-    serial, network = Mos(str(board.link)), Mos(url_of(board, "http"))
-    damaged = tmp_path / "conf9.json"
-    damaged.write_text('{"rpc": {"acl": "[]')
-    network.run("put", str(damaged))
-    with board.expecting("config: DAMAGED", "reset cause: software"):
-        network.run("call", "Sys.Reboot")
-    for tool, arguments in (
-        (network, ("ls",)),
-        (network, ("rm", "conf9.json")),
-        (serial, ("call", "Sys.GetInfo")),
-    ):
-        with pytest.raises(ToolError, match="the configuration is damaged"):
-            tool.run(*arguments)
-    assert "conf9.json" in serial.run("ls")
-    serial.run("rm", "conf9.json")
-    with board.expecting("reset cause: software"):
-        serial.run("call", "Sys.Reboot")
-    assert "conf9.json" not in network.run("ls")
-    board.stop()
+    with RunningBoard("embedded", tmp_path, "--http", "0") as board:
+        serial, network = Mos(str(board.link)), Mos(url_of(board, "http"))
+        damaged = tmp_path / "conf9.json"
+        damaged.write_text('{"rpc": {"acl": "[]')
+        network.run("put", str(damaged))
+        with board.expecting("config: DAMAGED", "reset cause: software"):
+            network.run("call", "Sys.Reboot")
+        for tool, arguments in (
+            (network, ("ls",)),
+            (network, ("rm", "conf9.json")),
+            (serial, ("call", "Sys.GetInfo")),
+        ):
+            with pytest.raises(ToolError, match="the configuration is damaged"):
+                tool.run(*arguments)
+        assert "conf9.json" in serial.run("ls")
+        serial.run("rm", "conf9.json")
+        with board.expecting("reset cause: software"):
+            serial.run("call", "Sys.Reboot")
+        assert "conf9.json" not in network.run("ls")
+        board.stop()

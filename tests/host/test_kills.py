@@ -1,7 +1,6 @@
 """kill -9 in the middle of all that an update does: the flash is as a power cut leaves it."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,6 @@ MOMENTS = (
 )
 
 
-@pytest.fixture
-def server() -> Iterator[BundleServer]:
-    with BundleServer() as bundles:
-        yield bundles
-
-
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_update_leaves_a_board_that_runs_and_takes_the_next(
     moment: str, tmp_path: Path, server: BundleServer
@@ -36,16 +29,13 @@ def test_a_killed_update_leaves_a_board_that_runs_and_takes_the_next(
     state = tmp_path / "state"
     bundle = bundle_of("sample-2.0", padded_to=0x8000)
     url = server.publish("fw.zip", bundle)
-    running = RunningBoard("embedded", tmp_path, "--state", str(state), "--speed", "1")
-    try:
+    with RunningBoard("embedded", tmp_path, "--state", str(state), "--speed", "1") as running:
         port = os.open(running.link, os.O_RDWR | os.O_NOCTTY)
         with running.expecting(moment):
             request = f'{{"id":1,"method":"OTA.Update","params":{{"url":"{url}",'
             os.write(port, f'{request}"commit_timeout":3000}}}}\n'.encode())
         running.kill()
         os.close(port)
-    finally:
-        running.kill()
     with Board(state_directory=state) as board:
         board.run_until(lambda: board.running)
         # Nobody has committed: it is the old firmware, or the new one started for the first time.

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rpc_shim.client import Framing, RpcClientError
+from tests.cli.command import otasim
 from tests.host.running_board import PATIENCE_S, RunningBoard, client_caller
 
 BASH = shutil.which("bash")
@@ -26,9 +27,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[RunningBoard]:
-    made = RunningBoard("embedded", tmp_path)
-    yield made
-    made.kill()
+    with RunningBoard("embedded", tmp_path) as made:
+        yield made
 
 
 def run_command(*options: str | Path) -> list[str]:
@@ -37,14 +37,7 @@ def run_command(*options: str | Path) -> list[str]:
 
 def run_to_its_end(*options: str | Path) -> subprocess.CompletedProcess[str]:
     """For boards that cannot start."""
-    return subprocess.run(
-        run_command(*options),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    return otasim("run", "--engine", "embedded", *options)
 
 
 # --- the terminal ---------------------------------------------------------------------------
@@ -173,13 +166,10 @@ def test_a_terminal_that_controls_nobody_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_slow_board_ends_as_soon_as_it_is_asked_to(tmp_path: Path, number: int) -> None:
     # At this speed the next event of the board is hours away.
-    board = RunningBoard("embedded", tmp_path, "--speed", "0.000001")
-    try:
+    with RunningBoard("embedded", tmp_path, "--speed", "0.000001") as board:
         time.sleep(0.5)  # let it fall asleep: a shorter nap makes this test weaker, never wrong
         assert "stopped" in board.stop(number)
         assert board.process.returncode == 0
-    finally:
-        board.kill()
 
 
 def pipe_nobody_reads() -> int:
@@ -258,12 +248,9 @@ def test_a_link_in_use_is_refused_and_one_of_a_killed_board_is_replaced(
     call("RPC.Ping")
     before = set(tmp_path.iterdir())
     board.kill()
-    again = RunningBoard("embedded", tmp_path)
-    try:
+    with RunningBoard("embedded", tmp_path) as again:
         client_caller(again.link, Framing.LINES)("RPC.Ping")
         again.stop()
-    finally:
-        again.kill()
     assert {path.name for path in tmp_path.iterdir()} == {"output.txt"}
     assert len(before) > 1
 

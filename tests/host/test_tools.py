@@ -11,6 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,9 @@ from otasim.bundle_server import BundleServer, bundle_of
 from rpc_shim.client import Framing, RpcClient, SerialPort
 from rpc_shim.frame import JsonValue
 from tests.conftest import CELL_PROPERTY
-from tests.host.running_board import PATIENCE_S, RunningBoard
+from tests.host.running_board import PATIENCE_S, RunningBoard, on_all_transports
 from tests.host.tools import (
     CURL,
-    MOS,
     MOSQUITTO_RR,
     Frames,
     Mos,
@@ -33,7 +33,7 @@ from tests.host.tools import (
     exact_client,
     websocket_call,
 )
-from tests.links.test_mqtt import MOSQUITTO, Mosquitto
+from tests.rpc.mos import MOS, needs_mos
 
 TRANSPORTS = ("serial", "tcp", "ws", "http", "udp", "mqtt")
 Record = Callable[[str, object], None]
@@ -51,23 +51,9 @@ CELLS = {
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[BundleServer]:
-    with BundleServer() as bundles:
-        yield bundles
-
-
-@pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBoard]:
-    """A board on all transports at once; without a broker on this machine, on all but MQTT."""
-    folder = tmp_path_factory.mktemp("board")
-    with Mosquitto(folder) as broker:
-        options = ["--speed", "20", "--tcp", "0", "--http", "0", "--udp", "0"]
-        if MOSQUITTO is not None:
-            broker.start()
-            options += ["--mqtt", broker.url]
-        running = RunningBoard("embedded", folder, *options)
+    with on_all_transports(tmp_path_factory.mktemp("board"), "--speed", "20") as running:
         yield running
-        running.stop()
 
 
 def url_of(board: RunningBoard, transport: str) -> str:
@@ -82,13 +68,26 @@ def member(value: JsonValue, key: str) -> JsonValue:
     return found
 
 
+def record_row(record_property: Record, tool: str, who: str) -> None:
+    for operation in WHOLE_ROW:
+        record_property(CELL_PROPERTY, (tool, operation, who))
+
+
+@contextmanager
+def restarting(board: RunningBoard, *texts: str) -> Iterator[None]:
+    """What is done inside makes the board say this and start again, until every link serves."""
+    links = ("mqtt: connected",) if "mqtt" in board.ready else ()
+    with board.expecting(*texts, "ready"), board.expecting(*texts, *links):
+        yield
+
+
 def update_commit_and_roll_back(board: RunningBoard, tool: Tool, server: BundleServer) -> None:
     url = server.publish_sample("sample-2.0")
-    with board.expecting("starting slot 0: sample 2.0", "ready"):
+    with restarting(board, "starting slot 0: sample 2.0"):
         tool.call("OTA.Update", {"url": url, "commit_timeout": 3000})
     tool.call("OTA.Commit")
     assert member(tool.call("OTA.GetBootState"), "is_committed") is True
-    with board.expecting("hanging", "reset cause watchdog", "rolling back to slot", "ready"):
+    with restarting(board, "hanging", "reset cause watchdog", "rolling back to slot"):
         tool.call("OTA.Update", {"url": server.publish_sample("hang-2.1"), "commit_timeout": 3000})
     assert member(tool.call("Sys.GetInfo"), "fw_version") == "2.0"
 
@@ -96,10 +95,10 @@ def update_commit_and_roll_back(board: RunningBoard, tool: Tool, server: BundleS
 def push(board: RunningBoard, tool: Tool, folder: Path) -> None:
     bundle = folder / "fw.zip"
     bundle.write_bytes(bundle_of("sample-3.0"))
-    with board.expecting("starting slot 0: sample 3.0", "ready"):
+    with restarting(board, "starting slot 0: sample 3.0"):
         tool.push(bundle, 3000)
     assert member(tool.call("OTA.GetBootState"), "commit_timeout") == 3000
-    with board.expecting("reset cause software", "ready"):
+    with restarting(board, "reset cause software"):
         tool.call("OTA.Revert")
 
 
@@ -143,11 +142,10 @@ def test_mos(
     update_commit_and_roll_back(board, tool, server)
     push(board, tool, tmp_path)
     who = "mos" if is_real else "protocol-exact client"
-    for operation in WHOLE_ROW:
-        record_property(CELL_PROPERTY, (f"mos {transport}", operation, who))
+    record_row(record_property, f"mos {transport}", who)
 
 
-@pytest.mark.skipif(MOS is None, reason="the host tool mos is not on PATH")
+@needs_mos
 def test_the_console_of_mos(board: RunningBoard, record_property: Record) -> None:
     mine, its = pty.openpty()
     command = [MOS or "mos", "--port", url_of(board, "serial"), "console"]
@@ -192,13 +190,12 @@ def test_curl(
     bundle = tmp_path / "fw.zip"
     bundle.write_bytes(bundle_of("sample-3.0"))
     root = base.removesuffix("/rpc")
-    with board.expecting("starting slot 0: sample 3.0", "ready"):
+    with restarting(board, "starting slot 0: sample 3.0"):
         told = curl(f"{root}/update", "--form", "commit_timeout=3000", "--form", f"file=@{bundle}")
     assert told == "Update applied, finalizing\n"
-    with board.expecting("reset cause software", "ready"):
+    with restarting(board, "reset cause software"):
         curl(f"{root}/update/revert", "--request", "POST")
-    for operation in WHOLE_ROW:
-        record_property(CELL_PROPERTY, ("curl", operation, "curl"))
+    record_row(record_property, "curl", "curl")
 
 
 @pytest.mark.skipif(
@@ -232,8 +229,7 @@ def test_an_mqtt_client(
     configuration(tool)
     update_commit_and_roll_back(board, tool, server)
     push(board, tool, tmp_path)
-    for operation in WHOLE_ROW:
-        record_property(CELL_PROPERTY, ("MQTT client", operation, "mosquitto_rr"))
+    record_row(record_property, "MQTT client", "mosquitto_rr")
 
 
 def test_a_script_with_pyserial(
@@ -251,8 +247,7 @@ def test_a_script_with_pyserial(
     configuration(tool)
     update_commit_and_roll_back(board, tool, server)
     push(board, tool, tmp_path)
-    for operation in WHOLE_ROW:
-        record_property(CELL_PROPERTY, ("pyserial script", operation, "pyserial"))
+    record_row(record_property, "pyserial script", "pyserial")
 
 
 def test_a_websocket_as_a_page_opens_it(board: RunningBoard, record_property: Record) -> None:

@@ -20,9 +20,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from rpc_shim.client import Framing, RpcClient, SerialPort
 from rpc_shim.frame import JsonValue
 from tests.links.fake_board import WAIT_S, wait_until
+from tests.rpc.mos import MOS
 
 Params = dict[str, JsonValue]
-MOS = shutil.which("mos")
 CURL = shutil.which("curl")
 MOSQUITTO_RR = shutil.which("mosquitto_rr")
 CHUNK_SIZE = 512

@@ -88,7 +88,6 @@ class Device:
     log: list[str]
     guard: Guard = allow_everything
     channels: list[Channel] = field(default_factory=list)
-    methods_called: list[str] = field(default_factory=list)
     waiting: list[PendingReply] = field(default_factory=list)
     done: list[JsonValue] = field(default_factory=list)
 
@@ -192,6 +191,28 @@ class FakeBoard:
             self.device.waiting.clear()
 
         self.do(answer)
+
+    def wait_for_call(self, number: int = 1) -> None:
+        """Wait until this many calls of `Later` wait for their answers."""
+        wait_until(
+            lambda: self.device is not None and len(self.device.waiting) == number,
+            f"call number {number}",
+        )
+
+    def answer_and_reset(self) -> None:
+        """Answer a call of `Later`, and let the application end right behind that."""
+
+        def answer() -> None:
+            assert self.device is not None
+            self.device.waiting[0].result("at last")
+            self.network.application_ended()
+
+        self.do(answer)
+
+    @property
+    def pending(self) -> int:
+        """How many requests wait for a turn of the main loop."""
+        return self.do(lambda: len(self.network._mailbox._entries))
 
     def url(self, transport: str) -> str:
         """What `mos --port` takes."""

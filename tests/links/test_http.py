@@ -4,12 +4,11 @@ import json
 import logging
 import re
 import shutil
-import socket
-import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPMessage
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientConnectionResetError
@@ -20,10 +19,11 @@ from hypothesis import strategies as st
 from rpc_shim.dispatch import Channel, HttpAuthorization, RpcError
 from rpc_shim.frame import Request
 from rpc_shim.links.http import HttpSettings
+from tests.links.clients import connect, reset_on_close
 from tests.links.fake_board import MAX_FRAME_SIZE, WAIT_S, FakeBoard, frame, running, wait_until
+from tests.rpc.mos import needs_mos, run_mos
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-needs_mos = pytest.mark.skipif(shutil.which("mos") is None, reason="`mos` is not installed")
 
 REALM = "dev"
 NONCE = 0xABC
@@ -225,7 +225,7 @@ def test_the_channel_tells_who_asks_and_how(fresh: FakeBoard) -> None:
 
 
 def test_requests_on_one_connection(board: FakeBoard) -> None:
-    with socket.create_connection(board.address("http"), WAIT_S) as client:
+    with connect(board, "http") as client:
         request = b"GET /rpc/Echo?n=%d HTTP/1.1\r\nHost: x\r\n\r\n"
         client.sendall(b"".join(request % number for number in range(200)))
         received = b""
@@ -235,7 +235,7 @@ def test_requests_on_one_connection(board: FakeBoard) -> None:
 
 
 def test_a_client_that_asks_before_it_sends(board: FakeBoard) -> None:
-    with socket.create_connection(board.address("http"), WAIT_S) as client:
+    with connect(board, "http") as client:
         client.sendall(
             b"POST /rpc/Echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
             b"Content-Length: 7\r\n\r\n"
@@ -253,7 +253,7 @@ def test_a_client_that_asks_before_it_sends(board: FakeBoard) -> None:
 def test_whatever_a_client_sends_the_next_one_is_served(
     board: FakeBoard, garbage: bytes, prefix: bytes
 ) -> None:
-    with socket.create_connection(board.address("http"), WAIT_S) as client:
+    with connect(board, "http") as client:
         client.sendall(prefix + garbage)
     assert ask(board, "GET", "/rpc/Echo?a=1").json == {"a": 1}
 
@@ -273,7 +273,7 @@ def test_whatever_a_client_sends_the_next_one_is_served(
 def test_what_is_no_http_gets_400_and_nothing_is_logged(
     board: FakeBoard, head: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with socket.create_connection(board.address("http"), WAIT_S) as client:
+    with connect(board, "http") as client:
         client.sendall(head)
         assert client.recv(65536).startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
     assert [r for r in caplog.records if r.levelname in {"WARNING", "ERROR"}] == []
@@ -293,13 +293,11 @@ def test_only_bugs_are_logged_with_a_traceback(caplog: pytest.LogCaptureFixture)
 
 
 def test_a_client_that_vanishes_while_it_waits(fresh: FakeBoard) -> None:
-    device = fresh.device
-    assert device is not None
     for _ in range(20):
-        with socket.create_connection(fresh.address("http"), WAIT_S) as client:
+        with connect(fresh, "http") as client:
             client.sendall(b"GET /rpc/Later HTTP/1.1\r\nHost: x\r\n\r\n")
-            wait_until(lambda: bool(device.waiting), "the call")
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            fresh.wait_for_call()
+            reset_on_close(client)
         fresh.answer_all()
     assert ask(fresh, "GET", "/rpc/Echo?a=1").json == {"a": 1}
 
@@ -307,12 +305,10 @@ def test_a_client_that_vanishes_while_it_waits(fresh: FakeBoard) -> None:
 def test_requests_of_clients_that_left_while_the_application_hung(fresh: FakeBoard) -> None:
     fresh.hang()
     for number in range(300):
-        with socket.create_connection(fresh.address("http"), WAIT_S) as client:
+        with connect(fresh, "http") as client:
             client.sendall(b"GET /rpc/Echo?n=%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    wait_until(
-        lambda: fresh.do(lambda: not fresh.network._mailbox._entries), "them to be forgotten"
-    )
+            reset_on_close(client)
+    wait_until(lambda: fresh.pending == 0, "them to be forgotten")
     fresh.go_on()
     assert ask(fresh, "GET", "/rpc/Echo?a=1").json == {"a": 1}
 
@@ -353,15 +349,9 @@ def test_curl_with_a_password(guarded: FakeBoard) -> None:
 
 
 @needs_mos
-def test_mos(board: FakeBoard, guarded: FakeBoard) -> None:
+def test_mos(board: FakeBoard, guarded: FakeBoard, tmp_path: Path) -> None:
     def mos(target: FakeBoard, *options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["mos", *options, "--port", target.url("http"), "call", "Echo", '{"a": 1}'],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=WAIT_S,
-        )
+        return run_mos(tmp_path, target.url("http"), *options, "call", "Echo", '{"a": 1}')
 
     assert json.loads(mos(board).stdout) == {"a": 1}
     allowed = mos(guarded, "--rpc-creds", "joe:secret")

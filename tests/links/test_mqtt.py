@@ -1,14 +1,12 @@
 import asyncio
 import contextlib
-import getpass
 import json
 import os
 import select
-import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +20,8 @@ from rpc_shim.links.mqtt import Broker, MqttSettings, is_topic, parse_broker, re
 from rpc_shim.links.network import Network
 from rpc_shim.links.sockets import NetworkLinkError
 from rpc_shim.links.tcp import TcpSettings
+from scripts.processes import MOSQUITTO, Mosquitto
+from tests.links.clients import call, connect, talk
 from tests.links.fake_board import (
     MAX_FRAME_SIZE,
     WAIT_S,
@@ -30,60 +30,11 @@ from tests.links.fake_board import (
     running,
     wait_until,
 )
-from tests.links.test_network import call, connect
+from tests.rpc.mos import needs_mos, run_mos
 
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 needs_broker = pytest.mark.skipif(
     MOSQUITTO is None, reason="mosquitto is not installed (apt install mosquitto)"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-class Mosquitto:
-    """A real broker that can be stopped and started."""
-
-    def __init__(self, directory: Path, extra: str = "allow_anonymous true\n") -> None:
-        self.port = free_port()
-        self._config = directory / "mosquitto.conf"
-        # Without a user it gives up being root, and the files of this test with it.
-        self._config.write_text(
-            f"user {getpass.getuser()}\nlistener {self.port} 127.0.0.1\n{extra}"
-        )
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [MOSQUITTO or "mosquitto", "-c", str(self._config)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        wait_until(self._listens, "mosquitto to listen")
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def __enter__(self) -> "Mosquitto":
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.stop()
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-            return True
-        return False
 
 
 @pytest.fixture
@@ -114,14 +65,6 @@ async def receive(client: aiomqtt.Client) -> dict[str, object]:
     assert message.qos == 1
     answer: dict[str, object] = json.loads(message.payload)
     return answer
-
-
-def talk(conversation: Callable[[], Awaitable[None]]) -> None:
-    async def with_deadline() -> None:
-        async with asyncio.timeout(WAIT_S):
-            await conversation()
-
-    asyncio.run(with_deadline())
 
 
 def call_once(broker: Mosquitto, topic: str = "dev/rpc", payload: bytes = frame("Echo")) -> object:
@@ -313,15 +256,8 @@ def test_an_answer_given_right_before_a_reset_arrives(board: FakeBoard, broker: 
     async def conversation() -> None:
         async with client(broker, "test/rpc") as host:
             await host.publish("dev/rpc", frame("Later"), qos=1)
-            device = board.device
-            assert device is not None
-            wait_until(lambda: bool(device.waiting), "the call")
-
-            def answer_and_reset() -> None:
-                device.waiting[0].result("at last")
-                board.network.application_ended()
-
-            board.do(answer_and_reset)
+            board.wait_for_call()
+            board.answer_and_reset()
             assert (await receive(host))["result"] == "at last"
 
     for _ in range(5):
@@ -338,9 +274,7 @@ def test_nothing_is_answered_while_the_firmware_hangs(board: FakeBoard, broker: 
             board.hang()
             for number in range(200):  # more than may wait
                 await host.publish("dev/rpc", frame("Echo", number), qos=1)
-            wait_until(
-                lambda: board.do(lambda: len(board.network._mailbox._entries)) == 64, "requests"
-            )
+            wait_until(lambda: board.pending == 64, "requests")
             assert len(host.messages) == 0
             board.go_on()
             assert (await receive(host))["id"] == 0
@@ -352,7 +286,7 @@ def test_nothing_is_answered_while_the_firmware_hangs(board: FakeBoard, broker: 
 def test_user_and_password(tmp_path: Path) -> None:
     passwords = tmp_path / "passwords"
     subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "me", "se cret"], check=True)
-    rules = f"allow_anonymous false\npassword_file {passwords}\n"
+    rules = f"allow_anonymous false\npassword_file {passwords}"
     with Mosquitto(tmp_path, rules) as broker:
         broker.start()
         with running(MqttSettings(broker.url.replace("//", "//me:se%20cret@"))) as board:
@@ -364,15 +298,10 @@ def test_user_and_password(tmp_path: Path) -> None:
 
 
 @needs_broker
-@pytest.mark.skipif(shutil.which("mos") is None, reason="the tool `mos` is not installed")
-def test_mos(board: FakeBoard, broker: Mosquitto) -> None:
+@needs_mos
+def test_mos(board: FakeBoard, broker: Mosquitto, tmp_path: Path) -> None:
     assert board.url("mqtt") == f"{broker.url}/dev"
-    done = subprocess.run(
-        ["mos", "--port", board.url("mqtt"), "call", "Echo", '{"a": 1}'],
-        capture_output=True,
-        check=False,
-        timeout=WAIT_S,
-    )
+    done = run_mos(tmp_path, board.url("mqtt"), "call", "Echo", '{"a": 1}')
     assert json.loads(done.stdout) == {"a": 1}, done.stderr
 
 

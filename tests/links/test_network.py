@@ -17,6 +17,7 @@ from rpc_shim.links.network import LinkSettings, Network
 from rpc_shim.links.sockets import NetworkLinkError
 from rpc_shim.links.tcp import TcpSettings
 from rpc_shim.links.udp import UdpSettings
+from tests.links.clients import HANDSHAKE, answer, call, connect, message
 from tests.links.fake_board import WAIT_S, FakeBoard, frame, running, wait_until
 
 
@@ -24,25 +25,6 @@ from tests.links.fake_board import WAIT_S, FakeBoard, frame, running, wait_until
 def board() -> Iterator[FakeBoard]:
     with running(TcpSettings(), HttpSettings(), UdpSettings()) as board:
         yield board
-
-
-def connect(board: FakeBoard, transport: str = "tcp") -> socket.socket:
-    return socket.create_connection(board.address(transport), WAIT_S)
-
-
-def call(client: socket.socket, method: str = "Echo", request_id: int = 1) -> dict[str, object]:
-    client.sendall(b'"""' + frame(method, request_id) + b'"""')
-    return answer(client)
-
-
-def answer(client: socket.socket) -> dict[str, object]:
-    line = b""
-    while line.count(b'"""') < 2:
-        received = client.recv(65536)
-        assert received, f"connection closed after {line!r}"
-        line += received
-    decoded: dict[str, object] = json.loads(line.split(b'"""')[1])
-    return decoded
 
 
 def is_broken(client: socket.socket) -> bool:
@@ -125,7 +107,7 @@ def test_a_reset_breaks_every_connection_and_forgets_every_request(board: FakeBo
     with connect(board) as idle, connect(board) as waiting, connect(board, "http") as web:
         call(idle)
         waiting.sendall(b'"""' + frame("Later") + b'"""')
-        wait_until(lambda: bool(board.device and board.device.waiting), "the call")
+        board.wait_for_call()
         first = board.device
         board.hang()
         idle.sendall(b'"""' + frame("Echo", 2) + b'"""')
@@ -150,7 +132,7 @@ def test_a_reset_forgets_what_came_without_a_connection(board: FakeBoard) -> Non
         call(other)
         board.hang()
         client.sendto(frame("Echo"), board.address("udp"))
-        wait_until(lambda: waiting(board) == 1, "the datagram")
+        wait_until(lambda: board.pending == 1, "the datagram")
     board.reset()
     device = board.start()
     board.go_on()
@@ -166,14 +148,8 @@ def test_an_answer_given_right_before_a_reset_arrives(board: FakeBoard) -> None:
                 client.sendall(b'"""' + frame("Later") + b'"""')
             else:
                 client.sendall(b"GET /rpc/Later HTTP/1.1\r\nHost: x\r\n\r\n")
-            wait_until(lambda: bool(board.device and board.device.waiting), "the call")
-
-            def answer_and_reset() -> None:
-                assert board.device is not None
-                board.device.waiting[0].result("at last")
-                board.network.application_ended()
-
-            board.do(answer_and_reset)
+            board.wait_for_call()
+            board.answer_and_reset()
             received = b""
             with contextlib.suppress(ConnectionError):
                 while more := client.recv(65536):
@@ -215,9 +191,7 @@ def test_firmware_that_hangs_answers_nobody(board: FakeBoard) -> None:
         "too large": b"POST /rpc HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n" + b"x" * 9999,
         "continue": b"POST /rpc HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
         b"Content-Length: 2\r\n\r\n",
-        "websocket": b"GET /rpc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+        "websocket": HANDSHAKE,
     }
     with contextlib.ExitStack() as stack:
         clients = {name: stack.enter_context(connect(board, "http")) for name in requests}
@@ -225,7 +199,7 @@ def test_firmware_that_hangs_answers_nobody(board: FakeBoard) -> None:
             client.sendall(requests[name])
         tcp = stack.enter_context(connect(board))
         tcp.sendall(b'"""' + frame("Echo") + b'"""')
-        wait_until(lambda: waiting(board) == len(requests) + 1, "all requests to wait")
+        wait_until(lambda: board.pending == len(requests) + 1, "all requests to wait")
         assert not select.select([tcp, *clients.values()], [], [], 0)[0]
         board.go_on()
         statuses = {name: client.recv(65536)[9:12] for name, client in clients.items()}
@@ -241,15 +215,11 @@ def test_firmware_that_hangs_answers_nobody(board: FakeBoard) -> None:
         assert answer(tcp)["id"] == 1
 
 
-def waiting(board: FakeBoard) -> int:
-    return board.do(lambda: len(board.network._mailbox._entries))
-
-
 def test_a_loop_that_watches_while_the_application_hangs_does_not_spin(board: FakeBoard) -> None:
     board.hang()
     with connect(board) as first, connect(board) as second:
         first.sendall(b'"""' + frame("Echo", 1) + b'"""')
-        wait_until(lambda: waiting(board) == 1, "the request")
+        wait_until(lambda: board.pending == 1, "the request")
         assert select.select([board.network], [], [], 0)[0]
         board.do(board.network.acknowledge)
         assert not select.select([board.network], [], [], 0)[0]
@@ -266,12 +236,12 @@ def test_a_turn_takes_a_bounded_number_of_requests(board: FakeBoard) -> None:
         clients = [stack.enter_context(connect(board)) for _ in range(100)]
         for client in clients:
             client.sendall(b'"""' + frame("Echo") + b'"""')
-        wait_until(lambda: waiting(board) == 100, "all requests to wait")
+        wait_until(lambda: board.pending == 100, "all requests to wait")
         taken = board.do(board.network.take)
         assert len(taken) == 64
         assert select.select([board.network], [], [], 0)[0]
         board.go_on()
-        wait_until(lambda: waiting(board) == 0, "the rest to be taken")
+        wait_until(lambda: board.pending == 0, "the rest to be taken")
 
 
 # --- many clients ---------------------------------------------------------------------------
@@ -290,26 +260,15 @@ def test_a_hundred_clients_at_once(board: FakeBoard) -> None:
                 assert b'{"n":%d}' % number in web.recv(65536)
 
 
-HANDSHAKE = (
-    b"GET /rpc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-)
-
-
-def message(method: str) -> bytes:
-    """A call as a WebSocket message of a client, with a mask that changes nothing."""
-    return b"\x81" + bytes([0x80 | len(frame(method))]) + b"\0\0\0\0" + frame(method)
-
-
 LATER = {
     "tcp": [b'"""' + frame("Later") + b'"""'],
     "http": [b"GET /rpc/Later HTTP/1.1\r\nHost: x\r\n\r\n"],
-    "ws": [HANDSHAKE, message("Later")],
+    "ws": [HANDSHAKE, message(frame("Later"))],
 }
 SILENCE = {
     "tcp": [b'"""{"id":'],
     "http": [b"GET /rpc HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /rpc HTTP/1.1\r\n"],
-    "ws": [HANDSHAKE, message("Echo")],
+    "ws": [HANDSHAKE, message(frame("Echo"))],
 }
 
 
@@ -325,10 +284,10 @@ def test_clients_that_say_nothing_lock_nobody_out(board: FakeBoard, transport: s
 
     with contextlib.ExitStack() as stack:
         busy = begin(*LATER[transport])
-        wait_until(lambda: bool(board.device and board.device.waiting), "the call")
+        board.wait_for_call()
         silent = [begin(*SILENCE[transport]) for _ in range(300)]
         first = begin(*LATER[transport])
-        wait_until(lambda: bool(board.device and len(board.device.waiting) == 2), "another call")
+        board.wait_for_call(2)
         with contextlib.suppress(ConnectionError):
             while told := silent[0].recv(65536):
                 assert b"at last" not in told
@@ -381,7 +340,7 @@ def test_an_answer_after_the_end_goes_nowhere() -> None:
     device = board.start()
     with connect(board) as client:
         client.sendall(b'"""' + frame("Later") + b'"""')
-        wait_until(lambda: bool(device.waiting), "the call")
+        board.wait_for_call()
         board.close()
         device.waiting[0].result("nobody is there")
 

@@ -1,10 +1,8 @@
 import json
 import select
-import shutil
 import socket
-import struct
-import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +11,9 @@ from hypothesis import strategies as st
 from rpc_shim.framing import crc32_hex
 from rpc_shim.links.sockets import MAX_UNSENT, Connections
 from rpc_shim.links.tcp import TcpSettings
+from tests.links.clients import connect, reset_on_close, send_forever
 from tests.links.fake_board import MAX_FRAME_SIZE, WAIT_S, FakeBoard, frame, running, wait_until
+from tests.rpc.mos import needs_mos, run_mos
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,6 @@ def board() -> Iterator[FakeBoard]:
         yield board
 
 
-def connect(board: FakeBoard) -> socket.socket:
-    return socket.create_connection(board.address("tcp"), WAIT_S)
-
-
 def read_until(client: socket.socket, end: bytes) -> bytes:
     received = b""
     while not received.endswith(end):
@@ -49,12 +45,6 @@ def read_all(client: socket.socket) -> bytes:
     while more := client.recv(65536):
         received += more
     return received
-
-
-def send_forever(client: socket.socket, data: bytes) -> None:
-    """Send until it fails; 64 MB are more than all buffers on the way can hold."""
-    for _ in range(64 * 1024 * 1024 // len(data)):
-        client.sendall(data)
 
 
 ANSWER = b'{"id":1,"src":"dev","dst":"test","result":null}'
@@ -110,7 +100,7 @@ def test_at_most_one_request_of_a_connection_waits(board: FakeBoard) -> None:
         with pytest.raises(TimeoutError):
             send_forever(client, (frame("Echo") + b"\n") * 100)
         client.settimeout(WAIT_S)
-        assert board.do(lambda: len(board.network._mailbox._entries)) == 1
+        assert board.pending == 1
 
 
 def test_a_client_that_does_not_read_is_disconnected(board: FakeBoard) -> None:
@@ -128,7 +118,7 @@ def test_netcat_closes_its_direction_and_gets_its_answer(
     with connect(board) as client:
         client.sendall(frame("Later") + delimiter)
         client.shutdown(socket.SHUT_WR)
-        wait_until(lambda: bool(board.device and board.device.waiting), "the call")
+        board.wait_for_call()
         board.answer_all()
         assert json.loads(read_all(client))["result"] == "at last"
 
@@ -154,11 +144,8 @@ def test_whoever_gets_no_answer_is_not_kept(board: FakeBoard, last: bytes) -> No
 def test_an_answer_for_a_client_that_has_gone(board: FakeBoard) -> None:
     with connect(board) as client:
         client.sendall(frame("Later") + b"\n")
-        device = board.device
-        assert device is not None
-        wait_until(lambda: bool(device.waiting), "the call")
-        # Closing this way sends a reset.
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        board.wait_for_call()
+        reset_on_close(client)
     board.answer_all()
     with connect(board) as client:
         client.sendall(frame("Echo") + b"\n")
@@ -170,7 +157,7 @@ def test_a_request_whose_sender_was_cut_off_before_its_turn(board: FakeBoard) ->
     with connect(board) as client:
         client.sendall(frame("Echo", 1) + b"\n")
         assert select.select([board.network], [], [], WAIT_S)[0]
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(client)
     # The connection is not read while its request waits: writing is what notices the end.
     board.go_on()
     with connect(board) as client:
@@ -208,14 +195,9 @@ def test_a_frame_in_single_bytes(board: FakeBoard) -> None:
         assert json.loads(read_until(client, b"}\n"))["id"] == 1
 
 
-@pytest.mark.skipif(shutil.which("mos") is None, reason="the tool `mos` is not installed")
-def test_mos(board: FakeBoard) -> None:
-    done = subprocess.run(
-        ["mos", "--port", board.url("tcp"), "call", "Echo", '{"a": 1}'],
-        capture_output=True,
-        check=False,
-        timeout=WAIT_S,
-    )
+@needs_mos
+def test_mos(board: FakeBoard, tmp_path: Path) -> None:
+    done = run_mos(tmp_path, board.url("tcp"), "call", "Echo", '{"a": 1}')
     assert json.loads(done.stdout) == {"a": 1}, done.stderr
 
 

@@ -1,15 +1,15 @@
 import json
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rpc_shim.links.udp import UdpSettings
-from tests.links.fake_board import MAX_FRAME_SIZE, WAIT_S, FakeBoard, frame, running, wait_until
+from tests.links.fake_board import MAX_FRAME_SIZE, FakeBoard, frame, running, wait_until
+from tests.rpc.mos import needs_mos, run_mos
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_flood_is_bounded() -> None:
                 return board.logged("64 are waiting")
 
             wait_until(flood, "the flood to be noticed")
-        assert board.do(lambda: len(board.network._mailbox._entries)) == 64
+        assert board.pending == 64
         board.go_on()
         assert call(board, frame("Echo", 5))["id"] == 5
 
@@ -103,12 +103,7 @@ def test_whatever_a_client_sends_the_next_one_is_served(board: FakeBoard, garbag
     assert call(board, frame("Echo"))["id"] == 1
 
 
-@pytest.mark.skipif(shutil.which("mos") is None, reason="the tool `mos` is not installed")
-def test_mos(board: FakeBoard) -> None:
-    done = subprocess.run(
-        ["mos", "--port", board.url("udp"), "call", "Echo", '{"a": 1}'],
-        capture_output=True,
-        check=False,
-        timeout=WAIT_S,
-    )
+@needs_mos
+def test_mos(board: FakeBoard, tmp_path: Path) -> None:
+    done = run_mos(tmp_path, board.url("udp"), "call", "Echo", '{"a": 1}')
     assert json.loads(done.stdout) == {"a": 1}, done.stderr

@@ -3,7 +3,6 @@ import random
 import select
 import shutil
 import socket
-import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from rpc_shim.dispatch import RpcError
 from rpc_shim.links.http import HttpSettings
+from tests.links.clients import connect, reset_on_close
 from tests.links.fake_board import WAIT_S, FakeBoard, running, wait_until
 from tests.links.test_http import Answer, ask, curl, digest_guard, needs_curl
 
@@ -213,7 +213,7 @@ def test_commit_and_revert(board: FakeBoard) -> None:
 
 def begin_upload(board: FakeBoard, sent: int) -> socket.socket:
     body = form(file(BUNDLE))
-    client = socket.create_connection(board.address("http"), WAIT_S)
+    client = connect(board, "http")
     client.sendall(
         b"POST /update HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n"
         b"Content-Type: multipart/form-data; boundary=%s\r\n\r\n"
@@ -231,7 +231,7 @@ def test_an_upload_that_is_left_half_done_is_aborted(
     with begin_upload(board, sent) as client:
         wait_until(lambda: board.ota.running, "the beginning")
         if abruptly:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset_on_close(client)
     wait_until(lambda: board.ota.calls[-1] == "Abort", "the abort")
     assert "End" not in board.ota.calls
     assert not board.ota.running
@@ -241,7 +241,7 @@ def test_an_upload_that_is_left_before_it_has_begun_never_begins(board: FakeBoar
     board.hang()
     with begin_upload(board, 10_000):
         assert select.select([board.network], [], [], WAIT_S)[0]
-    wait_until(lambda: board.do(lambda: not board.network._mailbox._entries), "it to be withdrawn")
+    wait_until(lambda: board.pending == 0, "it to be withdrawn")
     board.go_on()
     assert ask(board, "GET", "/rpc/Echo").status == 200
     assert board.ota.calls == []
@@ -253,7 +253,7 @@ def test_an_upload_that_is_left_while_the_device_begins_is_aborted(board: FakeBo
         assert select.select([board.network], [], [], WAIT_S)[0]
         (begin,) = board.do(board.network.take)
     # The server has noticed that its client has gone when it has dropped the connection.
-    with contextlib.closing(socket.create_connection(board.address("http"), WAIT_S)) as other:
+    with connect(board, "http") as other:
         other.sendall(b"GET /rpc/Echo HTTP/1.1\r\nHost: x\r\n\r\n")
         assert select.select([board.network], [], [], WAIT_S)[0]
     device = board.device
@@ -307,7 +307,7 @@ def test_the_next_chunk_waits_for_the_answer_to_the_one_before(board: FakeBoard)
         taken = board.do(board.network.take)
         written = len(board.ota.data)
         assert len(taken) <= 1
-        assert board.do(lambda: len(board.network._mailbox._entries)) <= 1 - len(taken)
+        assert board.pending <= 1 - len(taken)
         board.go_on()
         device = board.device
         assert device is not None

@@ -2,18 +2,18 @@ import asyncio
 import contextlib
 import json
 import logging
-import shutil
 import socket
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from rpc_shim.links.http import WEBSOCKET_PROTOCOL, HttpSettings
 from rpc_shim.links.sockets import MAX_UNSENT
-from tests.links.fake_board import MAX_FRAME_SIZE, WAIT_S, FakeBoard, frame, running, wait_until
-from tests.links.test_tcp import send_forever
+from tests.links.clients import HANDSHAKE, connect, message, send_forever, talk
+from tests.links.fake_board import MAX_FRAME_SIZE, FakeBoard, frame, running, wait_until
+from tests.rpc.mos import needs_mos, run_mos
 
 Socket = aiohttp.ClientWebSocketResponse
 
@@ -33,14 +33,6 @@ async def connected(board: FakeBoard, *protocols: str, **headers: str) -> AsyncI
         ) as websocket,
     ):
         yield websocket
-
-
-def talk(conversation: Callable[[], Awaitable[None]]) -> None:
-    async def with_deadline() -> None:
-        async with asyncio.timeout(WAIT_S):
-            await conversation()
-
-    asyncio.run(with_deadline())
 
 
 def test_one_text_message_a_frame_both_ways(board: FakeBoard) -> None:
@@ -154,7 +146,7 @@ def test_an_answer_for_a_client_that_has_gone(board: FakeBoard) -> None:
     async def conversation() -> None:
         async with connected(board) as websocket:
             await websocket.send_str(frame("Later").decode())
-            wait_until(lambda: bool(board.device and board.device.waiting), "the call")
+            board.wait_for_call()
         board.answer_all()
         async with connected(board) as websocket:
             await websocket.send_str(frame("Echo").decode())
@@ -164,18 +156,12 @@ def test_an_answer_for_a_client_that_has_gone(board: FakeBoard) -> None:
 
 
 def test_a_client_that_does_not_read_is_disconnected(board: FakeBoard) -> None:
-    handshake = (
-        b"GET /rpc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
-    text = frame("Big", params={"size": MAX_UNSENT})
-    with socket.create_connection(board.address("http"), WAIT_S) as client:
+    with connect(board, "http") as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.sendall(handshake)
+        client.sendall(HANDSHAKE)
         assert client.recv(3) == b"HTT"
-        message = b"\x81" + bytes([0x80 | len(text)]) + b"\0\0\0\0" + text
         with pytest.raises(ConnectionError):
-            send_forever(client, message)
+            send_forever(client, message(frame("Big", params={"size": MAX_UNSENT})))
     wait_until(lambda: board.logged("does not read its answers: disconnected"), "the log line")
 
 
@@ -183,7 +169,7 @@ def test_a_reset_breaks_connections(board: FakeBoard) -> None:
     async def conversation() -> None:
         async with connected(board) as websocket:
             await websocket.send_str(frame("Later").decode())
-            wait_until(lambda: bool(board.device and board.device.waiting), "the call")
+            board.wait_for_call()
             board.reset()
             ended = await websocket.receive()
             assert ended.type in {aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
@@ -195,14 +181,8 @@ def test_an_answer_given_right_before_a_reset_arrives(board: FakeBoard) -> None:
     async def conversation() -> None:
         async with connected(board) as websocket:
             await websocket.send_str(frame("Later").decode())
-            wait_until(lambda: bool(board.device and board.device.waiting), "the call")
-
-            def answer_and_reset() -> None:
-                assert board.device is not None
-                board.device.waiting[0].result("at last")
-                board.network.application_ended()
-
-            board.do(answer_and_reset)
+            board.wait_for_call()
+            board.answer_and_reset()
             assert json.loads(await websocket.receive_str())["result"] == "at last"
         board.start()
 
@@ -224,12 +204,7 @@ def test_a_hundred_clients_at_once(board: FakeBoard) -> None:
     talk(conversation)
 
 
-@pytest.mark.skipif(shutil.which("mos") is None, reason="the tool `mos` is not installed")
-def test_mos(board: FakeBoard) -> None:
-    done = subprocess.run(
-        ["mos", "--port", board.url("ws"), "call", "Echo", '{"a": 1}'],
-        capture_output=True,
-        check=False,
-        timeout=WAIT_S,
-    )
+@needs_mos
+def test_mos(board: FakeBoard, tmp_path: Path) -> None:
+    done = run_mos(tmp_path, board.url("ws"), "call", "Echo", '{"a": 1}')
     assert json.loads(done.stdout) == {"a": 1}, done.stderr

@@ -2,62 +2,20 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from rpc_shim.download import BUFFER_SIZE, READ_SIZE, Download, DownloadError
+from tests.ota.talking_server import Talk, TalkingServer, answer, talking_server
 
 PATIENCE_S = 60
-Talk = Callable[[socket.socket], None]
-
-
-class Server:
-    """Accepts connections and lets `talk` answer each request in its own words."""
-
-    def __init__(self) -> None:
-        self.talk: Talk = socket.socket.close
-        self.requests: list[bytes] = []
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/fw.zip"
-        self._threads = [threading.Thread(target=self._serve)]
-        self._threads[0].start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            with connection:
-                self.requests.append(connection.recv(4096))
-                try:
-                    self.talk(connection)
-                except OSError:
-                    continue
-
-    def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._threads[0].join(PATIENCE_S)
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
-
-
-def answer(*parts: bytes, status: str = "200 OK", headers: str = "") -> Talk:
-    """Send a whole answer and close the connection."""
-
-    def talk(connection: socket.socket) -> None:
-        connection.sendall(f"HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n".encode())
-        for part in parts:
-            connection.sendall(part)
-
-    return talk
+def server() -> Iterator[TalkingServer]:
+    with talking_server() as made:
+        yield made
 
 
 def received(download: Download) -> bytes:
@@ -74,7 +32,7 @@ def received(download: Download) -> bytes:
         download.close()
 
 
-def test_a_file_comes_as_it_is(server: Server) -> None:
+def test_a_file_comes_as_it_is(server: TalkingServer) -> None:
     content = bytes(range(256)) * 500
     server.talk = answer(content, headers=f"Content-Length: {len(content)}\r\n")
     download = Download(server.url)
@@ -83,14 +41,14 @@ def test_a_file_comes_as_it_is(server: Server) -> None:
     assert server.requests[0].startswith(b"GET /fw.zip HTTP/1.1\r\n")
 
 
-def test_a_file_without_a_length_ends_with_the_connection(server: Server) -> None:
+def test_a_file_without_a_length_ends_with_the_connection(server: TalkingServer) -> None:
     server.talk = answer(b"abc")
     download = Download(server.url)
     assert received(download) == b"abc"
     assert download.content_length is None
 
 
-def test_a_chunked_file_comes_whole(server: Server) -> None:
+def test_a_chunked_file_comes_whole(server: TalkingServer) -> None:
     server.talk = answer(
         b"3\r\nabc\r\n", b"4\r\ndefg\r\n0\r\n\r\n", headers="Transfer-Encoding: chunked\r\n"
     )
@@ -133,20 +91,20 @@ def test_a_chunked_file_comes_whole(server: Server) -> None:
         "redirect to nonsense",
     ],
 )
-def test_a_failure_is_an_error_that_says_why(server: Server, talk: Talk, words: str) -> None:
+def test_a_failure_is_an_error_that_says_why(server: TalkingServer, talk: Talk, words: str) -> None:
     server.talk = talk
     with pytest.raises(DownloadError, match=words) as caught:
         received(Download(server.url))
     assert caught.value.url == server.url
 
 
-def test_a_file_that_grows_over_the_limit_is_an_error(server: Server) -> None:
+def test_a_file_that_grows_over_the_limit_is_an_error(server: TalkingServer) -> None:
     server.talk = answer(b"x" * 5000)
     with pytest.raises(DownloadError, match="4,000"):
         received(Download(server.url, size_limit=4000))
 
 
-def test_redirects_are_followed_and_limited(server: Server) -> None:
+def test_redirects_are_followed_and_limited(server: TalkingServer) -> None:
     server.talk = answer(
         status="302 Found", headers=f"Location: {server.url}\r\nContent-Length: 0\r\n"
     )
@@ -155,7 +113,7 @@ def test_redirects_are_followed_and_limited(server: Server) -> None:
     assert len(server.requests) == 6
 
 
-def test_a_redirect_to_something_else_than_http_is_refused(server: Server) -> None:
+def test_a_redirect_to_something_else_than_http_is_refused(server: TalkingServer) -> None:
     server.talk = answer(
         status="302 Found", headers="Location: file:///etc/passwd\r\nContent-Length: 0\r\n"
     )
@@ -178,7 +136,7 @@ def test_a_refused_connection_says_so() -> None:
         received(Download(f"http://127.0.0.1:{port}/fw.zip"))
 
 
-def test_a_stalled_server_blocks_neither_poll_nor_close(server: Server) -> None:
+def test_a_stalled_server_blocks_neither_poll_nor_close(server: TalkingServer) -> None:
     over = threading.Event()
 
     def stall(connection: socket.socket) -> None:
@@ -210,7 +168,9 @@ def test_a_stalled_server_blocks_neither_poll_nor_close(server: Server) -> None:
     ],
     ids=["silence", "headers", "HTTP/1.0", "to be closed", "HTTP/1.1", "chunked", "TLS handshake"],
 )
-def test_a_stalled_server_sees_the_connection_end(server: Server, scheme: str, sent: bytes) -> None:
+def test_a_stalled_server_sees_the_connection_end(
+    server: TalkingServer, scheme: str, sent: bytes
+) -> None:
     stalled, ended = threading.Event(), threading.Event()
 
     def stall(connection: socket.socket) -> None:
@@ -234,7 +194,7 @@ def test_a_stalled_server_sees_the_connection_end(server: Server, scheme: str, s
         assert data == b"abc"
 
 
-def test_a_download_leaves_no_open_connection(server: Server) -> None:
+def test_a_download_leaves_no_open_connection(server: TalkingServer) -> None:
     ended = threading.Event()
 
     def talk(connection: socket.socket) -> None:
@@ -250,7 +210,7 @@ def test_a_download_leaves_no_open_connection(server: Server) -> None:
     assert received(download) == b"abc"
 
 
-def test_a_large_file_never_sits_in_memory_whole(server: Server) -> None:
+def test_a_large_file_never_sits_in_memory_whole(server: TalkingServer) -> None:
     sent = 0
     over = threading.Event()
 

@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+from otasim.engines import engine_factory
 from platforms.clock import Clock
 from platforms.description import BOARD_FILE, DescriptionError, parse_description
 from platforms.engines.entries import check
+from platforms.engines.protocol import EngineEvents
 from platforms.models import make_models
 from platforms.storage import in_memory
 
@@ -23,6 +25,16 @@ def refusal(text: str, path: Path = PATH) -> DescriptionError | None:
     except DescriptionError as error:
         return error
     return None
+
+
+def build(engine: str, text: str, folder: Path) -> None:
+    """An engine from a platform file."""
+    path = folder / "board.repl"
+    path.write_bytes(text.encode())
+    clock = Clock()
+    events = EngineEvents(lambda _data: None, lambda _cause: None, lambda _fault: None)
+    models = make_models(clock, in_memory()).wiring()
+    engine_factory(engine, path)(models, clock, events).close()
 
 
 def added(entry: str) -> str:

@@ -6,30 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otasim.engines import EMBEDDED, engine_factory
-from platforms.clock import Clock
+from otasim.engines import EMBEDDED
 from platforms.description import BOARD_FILE, DescriptionError, load_description
-from platforms.engines.protocol import EngineEvents
-from platforms.models import make_models
-from platforms.storage import in_memory
-from tests.platforms.platform_files import BAD, GOOD, PATH, TEXT, refusal
-
-NO_EVENTS = EngineEvents(lambda _data: None, lambda _cause: None, lambda _fault: None)
-
-
-def build(text: str, folder: Path) -> None:
-    """The embedded engine from a platform file."""
-    path = folder / "board.repl"
-    path.write_bytes(text.encode())
-    clock = Clock()
-    models = make_models(clock, in_memory()).wiring()
-    engine_factory(EMBEDDED, path)(models, clock, NO_EVENTS).close()
+from tests.platforms.platform_files import BAD, GOOD, PATH, TEXT, build, refusal
 
 
 @pytest.mark.parametrize("text", GOOD.values(), ids=GOOD)
 def test_what_is_right_is_accepted(text: str, tmp_path: Path) -> None:
     assert refusal(text) is None
-    build(text, tmp_path)
+    build(EMBEDDED, text, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +81,7 @@ def test_a_file_that_has_changed_is_read_again(tmp_path: Path) -> None:
 def test_the_engines_refuse_what_the_check_refuses(tmp_path: Path) -> None:
     for _, text, entry, _ in BAD:
         with pytest.raises(DescriptionError) as caught:
-            build(text, tmp_path)
+            build(EMBEDDED, text, tmp_path)
         assert caught.value.entry == entry
 
 

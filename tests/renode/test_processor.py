@@ -1,8 +1,6 @@
 """What is particular to Renode's processor: its moments, its faults, its end."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Protocol
 
 import pytest
 
@@ -10,35 +8,25 @@ from otasim.engines import RENODE, missing_engine
 from platforms.clock import NS_PER_MS
 from platforms.devices.reset_cause import ResetCause
 from platforms.engines.protocol import EngineError, FaultKind
-from tests.engines.bench import BASE, CODE, RAM, Bench
-from tests.engines.thumb import SELF, add_one, load_constant, store
+from tests.engines.bench import RAM, MakeBench, benches
+from tests.engines.registers import FLASH_CR, IWDG_KR, IWDG_RLR, UNLOCK
+from tests.engines.thumb import SELF, add_one, jump, load_constant, store
 
 pytestmark = pytest.mark.skipif(
     bool(missing_engine(RENODE)), reason=missing_engine(RENODE) or "it is there"
 )
-FEED = store(0xAAAA, 0x4000_3000)
-
-
-class MakeBench(Protocol):
-    def __call__(self, code: bytes, handlers: dict[int, bytes] | None = None) -> Bench: ...
+FEED = store(0xAAAA, IWDG_KR)
 
 
 @pytest.fixture
 def make_bench() -> Iterator[MakeBench]:
-    with ExitStack() as cleanup:
-
-        def make(code: bytes, handlers: dict[int, bytes] | None = None) -> Bench:
-            bench = Bench(RENODE, code, handlers)
-            cleanup.callback(bench.engine.close)
-            return bench
-
+    with benches(RENODE) as make:
         yield make
 
 
 def test_a_busy_flash_stalls_the_processor(make_bench: MakeBench) -> None:
-    unlock = store(0x4567_0123, 0x4002_3C04) + store(0xCDEF_89AB, 0x4002_3C04)
-    erase = store(1 << 16 | 1 << 3 | 1 << 1, 0x4002_3C10)  # STRT, sector 1, SER
-    bench = make_bench(unlock + erase + FEED + SELF)
+    erase = store(1 << 16 | 1 << 3 | 1 << 1, FLASH_CR)  # STRT, sector 1, SER
+    bench = make_bench(UNLOCK + erase + FEED + SELF)
     late_ns: list[int] = []
     memory = bench.models.internal_flash.memory
     bench.models.watchdog.on_feed = lambda: late_ns.append(
@@ -52,7 +40,7 @@ def test_a_busy_flash_stalls_the_processor(make_bench: MakeBench) -> None:
 
 
 def test_an_event_that_an_access_asks_for_comes_at_its_own_time(make_bench: MakeBench) -> None:
-    start = store(0x5555, 0x4000_3000) + store(3, 0x4000_3008) + store(0xCCCC, 0x4000_3000)
+    start = store(0x5555, IWDG_KR) + store(3, IWDG_RLR) + store(0xCCCC, IWDG_KR)
     bench = make_bench(start + SELF)
     bitten_ns: list[int] = []
 
@@ -83,8 +71,7 @@ def test_a_reset_in_the_middle_of_a_run_stops_the_processor(make_bench: MakeBenc
     ids=["UART", "model", "nothing", "controller", "system"],
 )  # fmt: skip
 def test_peripherals_are_no_place_for_code(make_bench: MakeBench, address: int) -> None:
-    jump = load_constant(3, address | 1) + b"\x18\x47"  # bx r3
-    bench = make_bench(jump, {3: add_one(RAM) + SELF})
+    bench = make_bench(jump(address | 1), {3: add_one(RAM) + SELF})
     bench.engine.write_memory(RAM, bytes(4))
     bench.run(NS_PER_MS)
     bench.run(20 * NS_PER_MS)
@@ -95,8 +82,7 @@ def test_peripherals_are_no_place_for_code(make_bench: MakeBench, address: int) 
 
 def test_without_a_stack_the_processor_locks_up(make_bench: MakeBench) -> None:
     bench = make_bench(SELF)
-    bench.engine.reset()
-    bench.engine.start(vector_table=BASE, stack_pointer=0x3000_0000, program_counter=0x3000_0001)
+    bench.restart(program_counter=0x3000_0001, stack_pointer=0x3000_0000)
     bench.run(NS_PER_MS)
     bench.run(20 * NS_PER_MS)
     assert [(fault.kind, fault.exception) for fault in bench.faults] == [
@@ -109,10 +95,7 @@ def test_without_a_stack_the_processor_locks_up(make_bench: MakeBench) -> None:
 def test_a_handler_that_is_no_code_locks_the_processor_up(make_bench: MakeBench) -> None:
     # VTOR stays 0 on Renode then, where an erased flash makes every handler 0xFFFFFFFE.
     bench = make_bench(SELF)
-    bench.engine.reset()
-    bench.engine.start(
-        vector_table=0x3000_0000, stack_pointer=RAM + 0x1000, program_counter=0x3000_0001
-    )
+    bench.restart(program_counter=0x3000_0001, vector_table=0x3000_0000)
     bench.run(NS_PER_MS)
     bench.run(20 * NS_PER_MS)
     assert bench.faults[-1].exception is None
@@ -134,8 +117,7 @@ def test_a_processor_that_gave_up_is_an_error_until_it_is_reset(make_bench: Make
         with pytest.raises(EngineError, match="given up"):
             bench.run(NS_PER_MS)
     processor.RemoveHookOnMmuFault(hook)
-    bench.engine.reset()
-    bench.engine.start(vector_table=BASE, stack_pointer=RAM + 0x1000, program_counter=CODE | 1)
+    bench.restart()
     bench.faults.clear()
     bench.run(NS_PER_MS)
     assert [fault.address for fault in bench.faults] == [0x3000_0000]

@@ -13,6 +13,7 @@ import pytest
 
 import firmware
 from otasim.engines import RENODE, missing_engine
+from tests.cli.command import otasim
 
 pytestmark = pytest.mark.skipif(
     bool(missing_engine(RENODE)), reason=missing_engine(RENODE) or "it is there"
@@ -173,17 +174,7 @@ def test_the_log_is_written(running: Running) -> None:
 @pytest.mark.parametrize("option", ["--monitor", "--gdb"])
 def test_a_port_in_use_is_one_line(option: str) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104 - where Renode listens
-        done = subprocess.run(
-            [
-                sys.executable, "-m", "otasim", "run", "--engine", "renode",
-                option, str(taken.getsockname()[1]),
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )  # fmt: skip
+        done = otasim("run", "--engine", "renode", option, str(taken.getsockname()[1]))
     assert done.returncode == 1, done.stderr
     assert "cannot listen on port" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,19 +1,34 @@
-"""An RPC service on a real pseudo terminal, served by a thread, for clients to talk to."""
+"""An RPC service: as a dispatcher alone, and on a real pseudo terminal, served by a thread."""
 
+import json
 import os
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rpc_shim.dispatch import Call, Dispatcher, Guard, PendingReply, allow_everything
+from rpc_shim.dispatch import Call, Channel, Dispatcher, Guard, PendingReply, allow_everything
 from rpc_shim.frame import JsonValue
 from rpc_shim.framing import DEFAULT_MAX_FRAME_SIZE
 from rpc_shim.links.pty import PtyLink
 from rpc_shim.services.rpc import register_rpc_service
 from rpc_shim.uart import HostOutput, UartChannel
+
+
+def call_dispatcher(
+    dispatcher: Dispatcher, method: str, params: Mapping[str, JsonValue] | None = None
+) -> JsonValue:
+    """The result of a call from the UART, or the error as [code, message]."""
+    answers: list[bytes] = []
+    frame = json.dumps({"id": 1, "method": method, "params": params}).encode()
+    dispatcher.handle(frame, answers.append, Channel("UART", "UART2"))
+    (text,) = answers
+    answer: dict[str, dict[str, JsonValue]] = json.loads(text)
+    if "error" in answer:
+        return [answer["error"]["code"], answer["error"]["message"]]
+    return answer["result"]
 
 
 @dataclass

@@ -1,18 +1,16 @@
 """The real host tool, unmodified and with its default settings, against the RPC service."""
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.rpc.mos import needs_mos, run_mos
 from tests.rpc.serving import ServedDevice, serve
 
-MOS = shutil.which("mos")
-pytestmark = pytest.mark.skipif(MOS is None, reason="the Mongoose OS tool `mos` is not installed")
+pytestmark = needs_mos
 
 Mos = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -25,19 +23,8 @@ def device(tmp_path: Path) -> Iterator[ServedDevice]:
 
 @pytest.fixture
 def mos(device: ServedDevice, tmp_path: Path) -> Mos:
-    """Runs `mos call` on the device, with its own files kept out of the user's home."""
-    (tmp_path / ".mos").mkdir()
-    (tmp_path / ".mos" / "state.json").write_text("{}")
-
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [MOS or "mos", "--port", device.port, "call", *arguments],
-            env=os.environ | {"HOME": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run_mos(tmp_path, device.port, "call", *arguments)
 
     return run
 

@@ -1,13 +1,13 @@
-import json
 from dataclasses import dataclass, field
 
 import pytest
 
 from rpc_shim.arguments import Arguments, flag, text
-from rpc_shim.dispatch import Channel, Dispatcher
+from rpc_shim.dispatch import Dispatcher
 from rpc_shim.frame import JsonValue
 from rpc_shim.services.rpc import register_rpc_service
 from rpc_shim.services.sys import DeviceInfo, register_sys_service
+from tests.rpc.serving import call_dispatcher
 
 INFO = DeviceInfo(
     id="dev",
@@ -45,14 +45,7 @@ class Board:
         self.log_levels.append(level)
 
     def call(self, method: str, params: dict[str, JsonValue] | None = None) -> JsonValue:
-        """The result, or the error as [code, message]."""
-        answers: list[bytes] = []
-        frame = json.dumps({"id": 1, "method": method, "params": params}).encode()
-        self.dispatcher.handle(frame, answers.append, Channel("UART", "UART2"))
-        answer: dict[str, dict[str, JsonValue]] = json.loads(answers[0])
-        if "error" in answer:
-            return [answer["error"]["code"], answer["error"]["message"]]
-        return answer["result"]
+        return call_dispatcher(self.dispatcher, method, params)
 
 
 @pytest.fixture

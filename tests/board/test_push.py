@@ -1,7 +1,6 @@
 """An update that a host pushes, chunk by chunk, on the whole board."""
 
 import base64
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -15,20 +14,13 @@ BUNDLE = bundle_of("sample-2.0", padded_to=16 * 1024)
 CHUNK_SIZE = 512
 
 
-@pytest.fixture
-def board(engine: str) -> Iterator[Board]:
-    with Board(engine=engine) as made:
-        made.run(0.5)
-        yield made
-
-
 def write(board: Board, offset: int | None, data: bytes) -> JsonValue:
     params: dict[str, JsonValue] = {"data": base64.b64encode(data).decode()}
     return board.call("OTA.Write", params if offset is None else {**params, "offset": offset})
 
 
-def push(board: Board, bundle: bytes, chunk_size: int = CHUNK_SIZE) -> None:
-    for offset in range(0, len(bundle), chunk_size):
+def push(board: Board, bundle: bytes, chunk_size: int = CHUNK_SIZE, start: int = 0) -> None:
+    for offset in range(start, len(bundle), chunk_size):
         write(board, offset, bundle[offset : offset + chunk_size])
 
 
@@ -54,8 +46,7 @@ def test_a_pushed_update_boots_and_waits_for_its_commit(board: Board, chunk_size
     push(board, BUNDLE[:half], chunk_size)
     assert status(board, "state") == 1
     assert status(board, "progress_percent") == 100 * half // len(BUNDLE)
-    for offset in range(half, len(BUNDLE), chunk_size):
-        write(board, offset, BUNDLE[offset : offset + chunk_size])
+    push(board, BUNDLE, chunk_size, start=half)
     assert board.call("OTA.End") is None
     assert status(board, "state") == 3
     board.run_until(lambda: board.version == "2.0")
@@ -83,9 +74,7 @@ def test_a_chunk_in_the_wrong_place_fails_alone(board: Board) -> None:
     with pytest.raises(RpcClientError, match="data must be bytes in base64") as caught:
         board.call("OTA.Write", {"offset": 512, "data": "no base64!"})
     assert caught.value.code == 400
-    push_from = 512
-    for offset in range(push_from, len(BUNDLE), CHUNK_SIZE):
-        write(board, offset, BUNDLE[offset : offset + CHUNK_SIZE])
+    push(board, BUNDLE, start=512)
     with pytest.raises(RpcClientError, match="goes beyond the announced"):
         write(board, None, b"more")
     board.call("OTA.End")
