@@ -11,12 +11,12 @@ Marginal bits read as in the boot that is judged.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from bootloader_model.boot_state import BootState
 from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS
 from bootloader_model.partition import Partitions
-from campaign.cells import EXTREMES, Contents, Reading, Region
+from campaign.cells import EXTREMES, Cells, Contents, Reading, Region
 from campaign.flash import FlashPair
 from platforms.errors import OtasimError
 from rpc_shim.boot_configuration import BootConfiguration
@@ -189,3 +189,24 @@ def describe_difference(found: FileSet, wanted: FileSet) -> str:
                 " that were acknowledged"
             )
     return ", ".join(told)
+
+
+@cache
+def _empty_file_systems() -> Cells:
+    """A NOR flash with a new file system in each partition for one, and nothing else."""
+    flash = FlashPair(Contents.erased())
+    partitions = Partitions(DEFAULT_LAYOUT, nor=flash.nor, internal_flash=flash.internal)
+    for name in _DEVICES:
+        FileSystem.format(partitions.open(name))
+    return flash.contents.nor
+
+
+def with_file_systems(contents: Contents) -> Contents:
+    """The same with an empty file system in each partition for one that is erased."""
+    cells, empty = contents.nor, _empty_file_systems()
+    for name in _DEVICES:
+        number = cells.number_at(DEFAULT_LAYOUT.partition(name).offset)
+        region = cells.regions[number]
+        if not region.pages and not region.weak_bits:
+            cells = cells.with_region(number, empty.regions[number])
+    return Contents(cells, contents.internal)

@@ -295,4 +295,6 @@ def _probe_problem(loader: LoaderFactory, flash: FlashPair, what: str) -> Proble
     flash.contents = boot.contents
     if boot.ending is Ending.STARTED and _what_runs(boot, (PROBE,)) == (PROBE, None):
         return None
-    return Problem(Kind.CANNOT_UPDATE, f"the next update {what}: {boot.problem or 'another runs'}")
+    decided = ", ".join(map(str, boot.decisions)) or "none on record"
+    came = boot.problem or f"another image runs (decisions: {decided})"
+    return Problem(Kind.CANNOT_UPDATE, f"the next update, image {PROBE}, {what}: {came}")

@@ -8,14 +8,9 @@ Where a campaign has left a file system's partition erased, as it does in scenar
 about files, an empty file system is put there: a board without one rightly refuses all calls.
 """
 
-from functools import cache
-
-from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS
-from bootloader_model.partition import Partitions
 from bootloader_model.protocol import Loader
 from campaign.boot import Ending, LoaderFactory, run_boot
-from campaign.cells import Cells, Contents
-from campaign.flash import FlashPair
+from campaign.files import with_file_systems
 from campaign.images import Image
 from campaign.judge import Kind, Problem
 from campaign.processor import version_of
@@ -24,34 +19,7 @@ from otasim.campaign_board import CampaignBoard, no_downloads
 from otasim.device import DeviceSoftware
 from otasim.settings import DeviceSettings
 from platforms.machine import Machine
-from rpc_shim.filesystem import FileSystem
 from rpc_shim.uart import HostOutput
-
-
-@cache
-def _empty_file_systems() -> Cells:
-    """A NOR flash with a new file system in each partition for one, and nothing else."""
-    flash = FlashPair(Contents.erased())
-    partitions = Partitions(DEFAULT_LAYOUT, nor=flash.nor, internal_flash=flash.internal)
-    for name in _file_system_partitions():
-        FileSystem.format(partitions.open(name))
-    return flash.contents.nor
-
-
-@cache
-def _file_system_partitions() -> tuple[str, ...]:
-    return tuple(slot.configuration.fs_dev for slot in DEFAULT_SLOTS if slot.configuration.fs_dev)
-
-
-def with_file_systems(contents: Contents) -> Contents:
-    """The same with an empty file system in each partition for one that is erased."""
-    cells, empty = contents.nor, _empty_file_systems()
-    for name in _file_system_partitions():
-        number = cells.number_at(DEFAULT_LAYOUT.partition(name).offset)
-        region = cells.regions[number]
-        if not region.pages and not region.weak_bits:
-            cells = cells.with_region(number, empty.regions[number])
-    return Contents(cells, contents.internal)
 
 
 def whole_device(machine: Machine, loader: Loader, output: HostOutput) -> DeviceSoftware:

@@ -17,6 +17,7 @@ from campaign.cells import Reading
 from campaign.expand import Life, Plan, Settings
 from campaign.explore import Explorer
 from campaign.faults import Fault
+from campaign.files import with_file_systems
 from campaign.golden import CutPoint, Golden
 from campaign.images import NEW, OLD, PROBE, make_image
 from campaign.judge import judge
@@ -25,7 +26,7 @@ from campaign.real import RealBoot, run_scenario_cut
 from campaign.scenario import SCENARIOS, Boot, Call, Scenario, commit, steady, take_update
 from campaign.work import Workers, processes
 from otasim.campaign_board import CampaignBoard
-from otasim.campaign_check import whole_device, with_file_systems
+from otasim.campaign_check import whole_device
 from otasim.campaign_processor import BoardProcessor
 from otasim.engines import EMBEDDED
 from platforms.devices.reset_cause import ResetCause

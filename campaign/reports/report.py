@@ -219,13 +219,8 @@ class Report:
 
 
 def replay_command(story: Story, loader_name: str | None, seed: int) -> str:
-    """The command line that replays a story; one without a cut is the campaign itself."""
-    words = ["otasim", "campaign"]
-    if story.cut is not None:
-        words += ["--replay", story.identifier]
-    else:
-        named = story.fault is not Fault.POWER_LOSS
-        words += [story.scenario, *(["--fault", story.fault.value] if named else [])]
+    """The command line that replays a story."""
+    words = ["otasim", "campaign", "--replay", story.identifier]
     return shlex.join([*words, *_options(loader_name, seed)])
 
 

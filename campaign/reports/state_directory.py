@@ -8,6 +8,7 @@ from shlex import quote
 from campaign.cells import Contents, Reading
 from campaign.expand import LASTING, Life
 from campaign.faults import Fault
+from campaign.files import with_file_systems
 from campaign.reports.replay import state_before_last_boot
 from campaign.story import Story
 from platforms import storage
@@ -54,6 +55,8 @@ def keep_failing_state(path: Path, life: Life, story: Story) -> Iterator[str]:
     the directory cannot be used.
     """
     contents, reading = state_before_last_boot(life, story)
+    # A real board has file systems, and refuses all calls without.
+    contents = with_file_systems(contents)
     write_state_directory(path, contents, reading, life.plan.settings.seed)
     name = quote(str(path))
     yield f"kept in {name}: the flash from just before the last boot"

@@ -587,7 +587,12 @@ BUGS: tuple[SeededBug, ...] = (
     _in_application(
         application_bugs.record_not_read_back,
         "update-watchdog",
-        Caught(Kind.CANNOT_UPDATE, "update", "program bcfg0", "the next update does not start"),
+        Caught(
+            Kind.CANNOT_UPDATE,
+            "update",
+            "program bcfg0",
+            "the next update, image probe, does not start",
+        ),
         Thread("openthread/openthread#4710", "[flash] improve robustness to power failure"),
     ),
     _in_application(

@@ -11,12 +11,13 @@ from campaign.boot import Ending, LoaderFactory, run_boot
 from campaign.cells import Contents, Reading
 from campaign.expand import Life, Plan, Settings
 from campaign.faults import power_cut_tears
+from campaign.files import with_file_systems
 from campaign.golden import CutPoint
 from campaign.images import NEW, OLD, PROBE, Image
 from campaign.judge import Kind, Problem, judge
 from campaign.real import MismatchError, RealBoot
 from campaign.story import Cut, Recovery, Story
-from otasim.campaign_check import BoardCheck, with_file_systems
+from otasim.campaign_check import BoardCheck
 from otasim.campaigns import find_scenario
 from otasim.engines import EMBEDDED
 from platforms.clock import NS_PER_S

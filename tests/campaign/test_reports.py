@@ -305,10 +305,13 @@ def test_damage_is_told_in_words(fault: Fault, words: str) -> None:
 
 def test_a_failure_without_a_cut_is_run_again_with_its_fault(without_cut: Report) -> None:
     story = without_cut.results[0].findings[0].story
-    assert without_cut.command(story) == "otasim campaign update-commit --loader own:FirstSlot"
+    assert (
+        without_cut.command(story)
+        == "otasim campaign --replay update-commit --loader own:FirstSlot"
+    )
     reset = replace(story, fault=Fault.RESET)
     assert without_cut.command(reset) == (
-        "otasim campaign update-commit --fault reset --loader own:FirstSlot"
+        "otasim campaign --replay update-commit+reset --loader own:FirstSlot"
     )
 
 

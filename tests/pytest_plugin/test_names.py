@@ -93,4 +93,4 @@ def test_a_command_says_where_modules_are(
     monkeypatch.setenv("PYTHONPATH", pythonpath)
     loader, scenario = (Named("m:X", Path(root) if root else None) for root in roots)
     command = command_for(STORY, loader, scenario, seed=4, directory=Path("/project"))
-    assert command == f"{told}otasim campaign idle --loader m:X --seed 4"
+    assert command == f"{told}otasim campaign --replay idle --loader m:X --seed 4"
