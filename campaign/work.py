@@ -126,6 +126,10 @@ class Workers:
         is_in_order: whether each worker takes its tasks in the order in which they are submitted;
             it can then leave out what it has told before.
         saved: what has been done, and where to keep what will be.
+
+    Attributes:
+        expander: this process's own.
+        saved: may be given later, before the first task.
     """
 
     def __init__(
@@ -141,7 +145,7 @@ class Workers:
         self._executor = executor
         self._most = workers * _AHEAD
         self._is_telling_once = is_in_order
-        self._saved = saved
+        self.saved = saved
         self._numbers = count()
         if executor is not None:
             self._plan = packed(plan)
@@ -158,10 +162,10 @@ class Workers:
             yield self._end(*waiting.popleft())
 
     def _begin(self, number: int, task: Task[T]) -> T | Future[T]:
-        if self._saved is not None and number < self._saved.count:
-            if self._saved.is_of(number, task.name):
-                return cast("T", self._saved.load(number))
-            self._saved.cut_off(number)
+        if self.saved is not None and number < self.saved.count:
+            if self.saved.is_of(number, task.name):
+                return cast("T", self.saved.load(number))
+            self.saved.cut_off(number)
         if self._executor is None:
             return task.run(self.expander)
         return self._executor.submit(_run, self._plan, task, is_telling_once=self._is_telling_once)
@@ -171,8 +175,8 @@ class Workers:
             result: T = what.result() if isinstance(what, Future) else what
         except BrokenExecutor as error:
             raise WorkersLostError from error
-        if self._saved is not None and number >= self._saved.count:
-            self._saved.keep(number, task.name, result)
+        if self.saved is not None and number >= self.saved.count:
+            self.saved.keep(number, task.name, result)
         return result
 
 

@@ -16,10 +16,11 @@ from campaign.reports.replay import replay_lines
 from campaign.reports.terminal import finding_lines
 from campaign.scenario import Scenario
 from campaign.story import Story
+from otasim.campaign_values import CLOSURE
 from otasim.campaigns import SharedBoard, find_loader, find_scenario, shared_processor
 from otasim.engines import EMBEDDED
 from otasim.pytest_plugin.names import Named, command_for, name_of_loader, name_of_scenario
-from otasim.pytest_plugin.options import CLOSURE, Options
+from otasim.pytest_plugin.options import Options
 from platforms.errors import InvalidArgumentError, OtasimError
 
 LoaderSource = LoaderFactory | str | None
