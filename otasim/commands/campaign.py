@@ -55,7 +55,7 @@ from otasim.report_options import (
     tell,
     write_reports,
 )
-from platforms.errors import InvalidArgumentError, OtasimError
+from platforms.errors import OtasimError
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class _Parsed(click.ParamType[T]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> T:
         try:
             return self._parse(str(value))
-        except InvalidArgumentError as error:
+        except ValueError as error:
             self.fail(str(error), param, ctx)
 
 

@@ -8,7 +8,6 @@ from typing import TypeVar
 import pytest
 
 from otasim.campaign_values import CLOSURE, parse_depth, parse_shard
-from platforms.errors import InvalidArgumentError
 
 T = TypeVar("T")
 
@@ -65,7 +64,7 @@ def _shard(text: str) -> tuple[int, int]:
 def _parsed(parse: Callable[[str], T], text: str) -> T:
     try:
         return parse(text)
-    except InvalidArgumentError as error:
+    except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
