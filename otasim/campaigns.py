@@ -49,6 +49,23 @@ class CampaignNameError(OtasimError):
     def __init__(self, what: str, name: str, problem: str) -> None:
         super().__init__(f"{what} {name!r}: {problem}")
         self.name = name
+        self._told = what, name, problem
+
+    def __reduce__(self) -> tuple[type["CampaignNameError"], tuple[str, str, str]]:
+        """How it comes back from another process."""
+        return CampaignNameError, self._told
+
+
+@contextmanager
+def _code_of(what: str, name: str) -> Iterator[None]:
+    """Whatever a user's own code raises is told in one line: CampaignNameError."""
+    try:
+        yield
+    except (LoaderNameError, CampaignNameError):
+        raise
+    except (Exception, SystemExit) as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CampaignNameError(what, name, problem) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +81,12 @@ class NamedLoader:
     directory: Path
 
     def __call__(self) -> Loader:
-        """A new loader."""
-        return load_loader(self.name, directory=self.directory)
+        """A new loader.
 
-
-@contextmanager
-def _code_of(what: str, name: str) -> Iterator[None]:
-    """Whatever a user's own code raises is told in one line: CampaignNameError."""
-    try:
-        yield
-    except (LoaderNameError, CampaignNameError):
-        raise
-    except (Exception, SystemExit) as error:
-        problem = " ".join(f"{type(error).__name__}: {error}".split())
-        raise CampaignNameError(what, name, problem) from error
+        Raises LoaderNameError when there is none, CampaignNameError when its code fails.
+        """
+        with _code_of("loader", self.name):
+            return load_loader(self.name, directory=self.directory)
 
 
 def find_loader(name: str | None) -> LoaderFactory:
@@ -88,8 +97,7 @@ def find_loader(name: str | None) -> LoaderFactory:
     if name is None:
         return MosLoader
     factory = NamedLoader(name, Path.cwd())
-    with _code_of("loader", name):
-        factory()
+    factory()
     return factory
 
 

@@ -78,23 +78,25 @@ class _Parsed(click.ParamType[T]):
             self.fail(str(error), param, ctx)
 
 
-class _UserExitError(click.ClickException):
-    """The code under test has tried to end the program."""
+class _UndoneError(click.ClickException):
+    """There is nothing that a report could say."""
 
     exit_code = EXIT_UNDONE
 
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(f"the code under test has ended the program ({error!r}), nothing is shown")
-
 
 class _Command(click.Command):
-    """Leaves with the exit code that the command returns, never with one of the code under test."""
+    """Leaves with the exit codes of a campaign only, never with one of the code under test."""
 
     def invoke(self, ctx: click.Context) -> None:
         try:
             code: int = super().invoke(ctx)
+        except (LoaderNameError, CampaignNameError, UnsendableError) as error:
+            raise click.UsageError(str(error), ctx) from error
+        except OtasimError as error:
+            raise _UndoneError(str(error)) from error
         except (SystemExit, click.exceptions.Exit) as error:
-            raise _UserExitError(error) from error
+            message = f"the code under test has ended the program ({error!r}): nothing is shown"
+            raise _UndoneError(message) from error
         ctx.exit(code)
 
 
@@ -181,30 +183,30 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
     faults = list(Fault) if ALL in fault_names else list(map(Fault, dict.fromkeys(fault_names)))
     results: list[Result] = []
     is_undone = False
+    loader = find_loader(loader_name)
+    if replay is not None:
+        _replay(replay, loader, seed, state_directory, has_processor=has_processor)
+        return 0
+    plans = [
+        Plan(
+            scenario,
+            loader,
+            Settings(depth, seed, check_every, fault),
+            shared_processor if has_processor else None,
+            board_factory(engine),
+        )
+        for scenario in _scenarios(names)
+        for fault in faults
+    ]
     try:
-        loader = find_loader(loader_name)
-        if replay is not None:
-            _replay(replay, loader, seed, state_directory, has_processor=has_processor)
-            return 0
-        plans = [
-            Plan(
-                scenario,
-                loader,
-                Settings(depth, seed, check_every, fault),
-                shared_processor if has_processor else None,
-                board_factory(engine),
-            )
-            for scenario in _scenarios(names)
-            for fault in faults
-        ]
         with labour(jobs, executor_name) as workers:
             if workers.executor is not None:
                 for plan in plans:
                     packed(plan)
             remove_old_reports()  # from here on all is as it should be
             _run(plans, loader_name, workers, shard, results, is_resumed=is_resumed)
-    except (LoaderNameError, CampaignNameError, UnsendableError) as error:
-        raise click.UsageError(str(error)) from error
+    except (LoaderNameError, CampaignNameError, UnsendableError):
+        raise
     except OtasimError as error:
         click.echo(f"error: {error}", err=True)
         is_undone = not isinstance(error, (MismatchError, LikenessError))

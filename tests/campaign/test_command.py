@@ -1,6 +1,7 @@
 """`otasim campaign` as a user runs it."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -254,34 +255,59 @@ def test_code_that_fails_when_it_is_called_is_told_as_well(project: Path, option
     assert "'userexits:Thing': SystemExit: 0" in result.stderr
 
 
+LATER = """
+    import sys
+    from concurrent.futures import Executor
+
+    import click
+
+    from bootloader_model.loader import MosLoader
+
+    MADE = []
+
+    def make():
+        MADE.append(1)
+        if len(MADE) > 40:
+            {how}
+        return MosLoader()
+
+    class Pool(Executor):
+        def submit(self, *arguments, **names):
+            {how}
+    """
+
+
 @pytest.mark.parametrize("how", ["sys.exit(0)", "click.get_current_context().exit(0)"])
-def test_a_loader_cannot_choose_the_exit_code(project: Path, how: str) -> None:
-    code = f"""
-        import sys
-        import click
-        from bootloader_model.loader import MosLoader
-
-        MADE = []
-
-        def make():
-            MADE.append(1)
-            if len(MADE) > 40:
-                {how}
-            return MosLoader()
-        """
-    (project / "userlater.py").write_text(dedent(code))
-    command = [sys.executable, "-m", "otasim", "campaign", "snapshot", "--no-processor"]
-    done = subprocess.run(
-        [*command, "--board", "none", "--loader", "userlater:make"],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": ":".join([str(project), *sys.path])},
-    )
+def test_the_code_under_test_cannot_choose_the_exit_code(project: Path, how: str) -> None:
+    (project / "userlater.py").write_text(dedent(LATER.format(how=how)))
+    done = command("snapshot", "--executor", "userlater:Pool")
     assert done.returncode == 4, done.stderr
     assert "Error: the code under test has ended the program" in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("how", ["sys.exit(0)", "raise ValueError(5)"])
+def test_a_loader_that_cannot_be_made_any_more_is_told(project: Path, how: str, jobs: str) -> None:
+    (project / "userlater.py").write_text(dedent(LATER.format(how=how)))
+    done = command("snapshot", "--jobs", jobs, "--loader", "userlater:make")
+    assert done.returncode == 2, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert "Error: loader 'userlater:make': " in line
+    assert "Traceback" not in done.stderr
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own."""
+    words = [sys.executable, "-m", "otasim", "campaign", "--no-processor", "--board", "none"]
+    return subprocess.run(
+        [*words, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])},
+    )
 
 
 @pytest.mark.parametrize(
