@@ -21,6 +21,11 @@ class LoaderNameError(OtasimError):
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"loader {name!r}: {problem}")
         self.name = name
+        self._problem = problem
+
+    def __reduce__(self) -> tuple[type["LoaderNameError"], tuple[str, str]]:
+        """How it comes back from another process."""
+        return LoaderNameError, (self.name, self._problem)
 
 
 def load_loader(name: str, *, directory: Path | None = None) -> Loader:

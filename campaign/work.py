@@ -7,6 +7,7 @@ the same end with any number of workers, and work that has been kept is taken up
 import multiprocessing
 import pickle
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
@@ -32,6 +33,11 @@ _AHEAD = 4
 class Task(Protocol[T_co]):
     """A piece of work."""
 
+    @property
+    def name(self) -> str:
+        """Another one for every other task of a plan, in whichever process."""
+        ...
+
     def run(self, expander: Expander) -> T_co:
         """Do it."""
         ...
@@ -44,6 +50,11 @@ class Expand:
     states: tuple[State, ...]
     is_last: bool
 
+    @property
+    def name(self) -> str:
+        """The states."""
+        return f"expand {[_name_of(state) for state in self.states]} {self.is_last}"
+
     def run(self, expander: Expander) -> Harvest:
         """What follows, state by state."""
         return expander.expand(self.states, is_last=self.is_last)
@@ -54,6 +65,11 @@ class Outcome:
     """Boot a state that counts as seen."""
 
     state: State
+
+    @property
+    def name(self) -> str:
+        """The state."""
+        return f"outcome {_name_of(self.state)}"
 
     def run(self, expander: Expander) -> bytes:
         """How it boots."""
@@ -66,9 +82,18 @@ class Check:
 
     story: Story
 
+    @property
+    def name(self) -> str:
+        """The story."""
+        return f"check {self.story.identifier}"
+
     def run(self, expander: Expander) -> None:
         """MismatchError when they differ from what was computed."""
         check_for_real(expander.life, self.story, expander.board)
+
+
+def _name_of(state: State) -> tuple[object, ...]:
+    return state.contents.key, state.expectation, state.cuts, state.bites, state.has_run
 
 
 class UnsendableError(OtasimError):
@@ -102,6 +127,10 @@ class Workers:
         is_in_order: whether each worker takes its tasks in the order in which they are submitted;
             it can then leave out what it has told before.
         saved: what has been done, and where to keep what will be.
+
+    Attributes:
+        expander: this process's own.
+        saved: may be given later, before the first task.
     """
 
     def __init__(
@@ -117,40 +146,47 @@ class Workers:
         self._executor = executor
         self._most = workers * _AHEAD
         self._is_telling_once = is_in_order
-        self._saved = saved
+        self.saved = saved
         self._numbers = count()
         if executor is not None:
-            try:
-                self._plan = pickle.dumps(plan)
-            except (pickle.PicklingError, AttributeError, TypeError) as error:
-                raise UnsendableError(str(error)) from error
+            self._plan = packed(plan)
 
     def results(self, tasks: Iterable[Task[T]]) -> Iterator[T]:
         """What comes of each task, in their order; some are begun ahead."""
-        waiting: deque[tuple[int, T | Future[T]]] = deque()
-        for task in tasks:
+        waiting: deque[tuple[int, Task[T], T | Future[T]]] = deque()
+        for task in _one_at_a_time(tasks):
             number = next(self._numbers)
-            waiting.append((number, self._begin(number, task)))
+            waiting.append((number, task, self._begin(number, task)))
             if self._executor is None or len(waiting) >= self._most:
                 yield self._end(*waiting.popleft())
         while waiting:
             yield self._end(*waiting.popleft())
 
     def _begin(self, number: int, task: Task[T]) -> T | Future[T]:
-        if self._saved is not None and number < self._saved.count:
-            return cast("T", self._saved.load(number))
+        if self.saved is not None and number < self.saved.count:
+            if self.saved.is_of(number, task.name):
+                return cast("T", self.saved.load(number))
+            self.saved.cut_off(number)
         if self._executor is None:
             return task.run(self.expander)
         return self._executor.submit(_run, self._plan, task, is_telling_once=self._is_telling_once)
 
-    def _end(self, number: int, what: T | Future[T]) -> T:
+    def _end(self, number: int, task: Task[T], what: T | Future[T]) -> T:
         try:
             result: T = what.result() if isinstance(what, Future) else what
         except BrokenExecutor as error:
             raise WorkersLostError from error
-        if self._saved is not None and number >= self._saved.count:
-            self._saved.keep(number, result)
+        if self.saved is not None and number >= self.saved.count:
+            self.saved.keep(number, task.name, result)
         return result
+
+
+def packed(plan: Plan) -> bytes:
+    """The plan as it is sent to other processes; UnsendableError when it cannot be."""
+    try:
+        return pickle.dumps(plan)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UnsendableError(str(error)) from error
 
 
 def processes(number: int) -> ProcessPoolExecutor:
@@ -168,9 +204,28 @@ def _begin_work() -> None:
     limit_boots(LONGEST_BOOT_S)
 
 
+_ALONE = threading.Lock()
+"""Held by who works with what there is one of in a process: the expander, the processor, the board.
+
+An executor may have threads, and tasks are made, from the states of the first cuts, by the thread
+that hands them out. Threads gain nothing here, but they must not disturb each other's boots.
+"""
+
+
+def _one_at_a_time(tasks: Iterable[Task[T]]) -> Iterator[Task[T]]:
+    remaining = iter(tasks)
+    while True:
+        with _ALONE:
+            task = next(remaining, None)
+        if task is None:
+            return
+        yield task
+
+
 def _run(plan: bytes, task: Task[T], *, is_telling_once: bool) -> T:
-    """A task, in another process."""
-    return task.run(_expander(plan, is_telling_once=is_telling_once))
+    """A task, in another process, or in another thread."""
+    with _ALONE:
+        return task.run(_expander(plan, is_telling_once=is_telling_once))
 
 
 @lru_cache(maxsize=1)

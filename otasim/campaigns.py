@@ -3,12 +3,15 @@
 import importlib
 import inspect
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import bootloader_model
 import campaign
@@ -16,7 +19,7 @@ import firmware
 import otasim
 import platforms
 import rpc_shim
-from bootloader_model.custom_loader import load_loader
+from bootloader_model.custom_loader import LoaderNameError, load_loader
 from bootloader_model.loader import MosLoader
 from bootloader_model.protocol import Loader
 from campaign.boot import LoaderFactory
@@ -32,10 +35,12 @@ from platforms.errors import OtasimError
 
 NO_BOARD = "none"
 _PACKAGES = (bootloader_model, campaign, firmware, otasim, platforms, rpc_shim)
+_LIBRARIES = ("unicorn", "littlefs-python")
+"""Others' code that results depend on."""
 
 
 class CampaignNameError(OtasimError):
-    """Something is called by a name that nothing has.
+    """Something cannot be had by its name: there is none, or its own code fails.
 
     Attributes:
         name: what was asked for.
@@ -44,6 +49,23 @@ class CampaignNameError(OtasimError):
     def __init__(self, what: str, name: str, problem: str) -> None:
         super().__init__(f"{what} {name!r}: {problem}")
         self.name = name
+        self._told = what, name, problem
+
+    def __reduce__(self) -> tuple[type["CampaignNameError"], tuple[str, str, str]]:
+        """How it comes back from another process."""
+        return CampaignNameError, self._told
+
+
+@contextmanager
+def _code_of(what: str, name: str) -> Iterator[None]:
+    """Whatever a user's own code raises is told in one line: CampaignNameError."""
+    try:
+        yield
+    except (LoaderNameError, CampaignNameError):
+        raise
+    except (Exception, SystemExit) as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CampaignNameError(what, name, problem) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +81,19 @@ class NamedLoader:
     directory: Path
 
     def __call__(self) -> Loader:
-        """A new loader."""
-        return load_loader(self.name, directory=self.directory)
+        """A new loader.
+
+        Raises LoaderNameError when there is none, CampaignNameError when its code fails.
+        """
+        with _code_of("loader", self.name):
+            return load_loader(self.name, directory=self.directory)
 
 
 def find_loader(name: str | None) -> LoaderFactory:
-    """The loader of that name, the shipped one without; LoaderNameError when there is none."""
+    """The loader of that name, the shipped one without.
+
+    Raises LoaderNameError when there is none, CampaignNameError when its code fails.
+    """
     if name is None:
         return MosLoader
     factory = NamedLoader(name, Path.cwd())
@@ -94,10 +123,8 @@ def _attribute(what: str, name: str) -> object:
     module_name, _, attribute = name.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    try:
+    with _code_of(what, name):
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise CampaignNameError(what, name, str(error)) from error
     if not hasattr(module, attribute):
         raise CampaignNameError(what, name, f"module {module_name!r} has no {attribute!r}")
     found: object = getattr(module, attribute)
@@ -183,7 +210,8 @@ def _own_executor(name: str) -> AbstractContextManager[Executor]:
     factory = _attribute("executor", name) if ":" in name else None
     if not callable(factory):
         raise CampaignNameError("executor", name, "expected module:function that makes an executor")
-    executor: object = factory()
+    with _code_of("executor", name):
+        executor: object = factory()
     if not callable(getattr(executor, "submit", None)):
         kind = type(executor).__name__
         raise CampaignNameError("executor", name, f"a {kind} has no submit(), executors have")
@@ -193,17 +221,40 @@ def _own_executor(name: str) -> AbstractContextManager[Executor]:
 
 
 def saved_work(
-    plan: Plan, loader_name: str | None, shard: tuple[int, int], *, is_resumed: bool
-) -> SavedWork:
-    """Where the work of a campaign is kept until it is done."""
+    plan: Plan,
+    loader_name: str | None,
+    shard: tuple[int, int],
+    *,
+    is_resumed: bool,
+    warn: Callable[[str], None],
+) -> SavedWork | None:
+    """Where the work of a campaign is kept until it is done; None: nowhere, after a warning.
+
+    To be called when the scenario has been lived once: a loader may import more while it boots.
+    """
+
+    def tell(error: OSError) -> None:
+        warn(f"no more of {plan.scenario.name} can be saved: {error.strerror or error}")
+
     runs = plan.processor is not None
-    told = (plan.scenario, loader_name, plan.settings, runs, plan.board, shard)
-    name = fingerprint(told, sorted(_sources(plan)))
-    return SavedWork(cache_directory() / f"{plan.scenario.name}-{name}", is_resumed=is_resumed)
+    versions = (sys.version, *map(version, _LIBRARIES))
+    told = (plan.scenario, loader_name, plan.settings, runs, plan.board, shard, versions)
+    name = f"{plan.scenario.name}-{fingerprint(told, sorted(_sources(plan)))}"
+    try:
+        path = cache_directory() / name
+        return SavedWork(path, is_resumed=is_resumed, on_problem=tell)
+    except BlockingIOError:
+        problem = "the same campaign runs elsewhere"
+    except OSError as error:
+        problem = str(error)
+    except RuntimeError as error:  # there is no home directory
+        problem = str(error)
+    warn(f"the work on {plan.scenario.name} is not saved: {problem}")
+    return None
 
 
 def _sources(plan: Plan) -> set[Path]:
-    """All code that a campaign's results depend on."""
+    """All code that a campaign's results depend on, but libraries'."""
     own = {
         path
         for package in _PACKAGES
@@ -213,4 +264,19 @@ def _sources(plan: Plan) -> set[Path]:
     module = inspect.getmodule(type(plan.loader()))
     if module is not None and module.__file__ is not None:
         own.add(Path(module.__file__))
-    return own
+    return own | set(_loaded_outside_libraries())
+
+
+def _loaded_outside_libraries() -> Iterator[Path]:
+    """The files of modules that may be the user's own; which of them matter cannot be told."""
+    places = ("stdlib", "platstdlib", "purelib", "platlib")
+    libraries = {Path(sysconfig.get_path(place)) for place in places}
+    for name, module in list(sys.modules.items()):
+        # The command itself has another file when it is called as a module.
+        if name == "__main__" or not isinstance(module, ModuleType):
+            continue
+        file = vars(module).get("__file__")  # without waking up modules that load themselves late
+        if file is None or not Path(file).is_file():
+            continue
+        if libraries.isdisjoint(Path(file).parents):
+            yield Path(file)

@@ -3,9 +3,12 @@
 import json
 from collections.abc import Iterator
 
+from campaign.expand import Life
 from campaign.explore import Finding, Result
 from campaign.judge import EXPLANATIONS
-from campaign.reports.report import Report, Verdict, damage_in_words
+from campaign.reports.dump import describe_contents
+from campaign.reports.replay import ending_lines
+from campaign.reports.report import LivedBoot, LivedFinding, Report, Verdict, damage_in_words
 
 
 def json_lines(report: Report) -> str:
@@ -16,7 +19,7 @@ def json_lines(report: Report) -> str:
 def _objects(report: Report) -> Iterator[dict[str, object]]:
     for scenario in report.scenarios:
         for lived in scenario.findings:
-            yield finding_to_json(lived.finding, scenario.result, report)
+            yield finding_to_json(lived, scenario.result, report, scenario.life)
         yield result_to_json(scenario.result, report)
     if report.distrust:
         yield {"event": "distrust", "problem": report.distrust}
@@ -66,8 +69,11 @@ def _damage(finding: Finding) -> str | None:
     return damage_in_words(finding.story.fault, cut.damage)
 
 
-def finding_to_json(finding: Finding, result: Result, report: Report) -> dict[str, object]:
-    """A failure."""
+def finding_to_json(
+    lived: LivedFinding, result: Result, report: Report, life: Life
+) -> dict[str, object]:
+    """A failure, and the boots of its story as a replay tells them."""
+    finding = lived.finding
     return {
         "event": "finding",
         **_names(result),
@@ -80,4 +86,20 @@ def finding_to_json(finding: Finding, result: Result, report: Report) -> dict[st
         "operation": finding.operation,
         "damage": _damage(finding),
         "replay": report.command(finding.story),
+        "boots": [_boot_to_json(boot, life) for boot in lived.boots],
+        "not_lived_again": lived.problem or None,
+    }
+
+
+def _boot_to_json(lived: LivedBoot, life: Life) -> dict[str, object]:
+    boot = lived.boot
+    return {
+        "reset_cause": lived.cause.value,
+        "marginal_bits": lived.reading.value,
+        "may_run": lived.expectation.names(),
+        "state_before": describe_contents(lived.before, lived.reading),
+        "log": boot.log.splitlines(),
+        "decisions": [str(decision) for decision in boot.decisions],
+        "state_after": describe_contents(boot.contents),
+        "ending": [line.strip() for line in ending_lines(lived, life)],
     }

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from campaign.cells import Contents, Reading
 from campaign.expand import LASTING, Life
+from campaign.judge import Problem
 from campaign.reports.dump import describe_contents, dump_lines
 from campaign.reports.report import LivedBoot, live_story, struck
 from campaign.story import Story
@@ -57,15 +58,36 @@ def ending_lines(lived: LivedBoot, life: Life) -> Iterator[str]:
         yield f"  {struck(life.plan.settings.cuts_by, lived.cut, lived.cut_operation)}"
         return
     yield f"  the loader {boot.ending.value}"
-    verdict = life.judge(lived.expectation, boot)
-    problem = verdict.problem
-    if verdict.image is not None:
-        yield f"  runs: {verdict.image}"
-        problem = problem or life.answer_problem(boot, verdict.image)
-        if life.plan.settings.fault not in LASTING:
-            problem = problem or life.update_problem(boot)
+    image = life.judge(lived.expectation, boot).image
+    if image is not None:
+        yield f"  runs: {image}"
+    problem = _problem_of(lived, life)
     if problem is not None:
         yield f"  {problem.kind.value}: {problem.text}"
+
+
+def _problem_of(lived: LivedBoot, life: Life) -> Problem | None:
+    """What is wrong with a boot of a story, or with what can be done behind it."""
+    if lived.cut is not None:
+        return None
+    verdict = life.judge(lived.expectation, lived.boot)
+    problem = verdict.problem
+    if verdict.image is not None:
+        problem = problem or life.answer_problem(lived.boot, verdict.image)
+        if life.plan.settings.fault not in LASTING:
+            problem = problem or life.update_problem(lived.boot)
+    return problem
+
+
+def problem_of_story(life: Life, story: Story) -> Problem | None:
+    """What a story comes to; None when nothing is wrong at its end.
+
+    Raises OtasimError when the story does not fit to scenario and loader.
+    """
+    if story.cut is None:
+        return life.golden.problem
+    boots = live_story(life, story).all_boots
+    return _problem_of(boots[-1], life) if boots else None
 
 
 def _indented(lines: Iterable[str]) -> Iterator[str]:

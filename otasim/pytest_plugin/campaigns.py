@@ -11,15 +11,17 @@ import pytest
 from campaign.boot import LoaderFactory
 from campaign.expand import Life, Plan, Settings
 from campaign.explore import Explorer, Finding, LikenessError, Result
+from campaign.faults import Fault
 from campaign.real import MismatchError
 from campaign.reports.replay import replay_lines
 from campaign.reports.terminal import finding_lines
 from campaign.scenario import Scenario
 from campaign.story import Story
+from otasim.campaign_values import CLOSURE
 from otasim.campaigns import SharedBoard, find_loader, find_scenario, shared_processor
 from otasim.engines import EMBEDDED
 from otasim.pytest_plugin.names import Named, command_for, name_of_loader, name_of_scenario
-from otasim.pytest_plugin.options import CLOSURE, Options
+from otasim.pytest_plugin.options import Options
 from platforms.errors import InvalidArgumentError, OtasimError
 
 LoaderSource = LoaderFactory | str | None
@@ -90,6 +92,7 @@ class Campaign:
         loader: LoaderSource = None,
         depth: Depth | None = None,
         seed: int | None = None,
+        fault: Fault | str = Fault.POWER_LOSS,
     ) -> Result:
         """Prove a boot loader: the test fails when there is a counter-example.
 
@@ -98,12 +101,13 @@ class Campaign:
             loader: what makes the boot loader; None = what the fixture `boot_loader` says.
             depth: how often the power may go in one story; None = what the command line says.
             seed: chooses among the outcomes of torn operations; None = likewise.
+            fault: what goes wrong, itself or by its name from `otasim campaign --list`.
 
         Returns what is known then: whether it `is_closed`, the decisions (`reasons`), ...
         Raises OtasimError when loader or scenario cannot be found.
         """
         __tracebackhide__ = True
-        asked = self._plan(scenario, loader, depth, seed)
+        asked = self._plan(scenario, loader, depth, seed, fault)
         result = self._run(asked.plan)
         if result.findings:
             self._told += _boots(asked.plan, result)
@@ -117,10 +121,11 @@ class Campaign:
         loader: LoaderSource = None,
         depth: Depth | None = None,
         seed: int | None = None,
+        fault: Fault | str = Fault.POWER_LOSS,
     ) -> Result:
         """The same, but counter-examples are the test's to look at: `failures`, `findings`."""
         __tracebackhide__ = True
-        return self._run(self._plan(scenario, loader, depth, seed).plan)
+        return self._run(self._plan(scenario, loader, depth, seed, fault).plan)
 
     def sections(self) -> Iterator[tuple[str, str]]:
         """What a failed test shows: title and text of each story."""
@@ -132,6 +137,7 @@ class Campaign:
         loader: LoaderSource,
         depth: Depth | None,
         seed: int | None,
+        fault: Fault | str,
     ) -> _Asked:
         __tracebackhide__ = True
         source = self._loader if loader is None else loader
@@ -141,6 +147,7 @@ class Campaign:
         settings = Settings(
             self._options.depth if depth is None else _cuts(depth),
             self._options.seed if seed is None else seed,
+            fault=_fault(fault),
         )
         found = find_scenario(scenario) if isinstance(scenario, str) else scenario
         name = name_of_scenario(found, self._test_module)
@@ -183,6 +190,16 @@ def _cuts(depth: Depth) -> int | None:
     if not isinstance(depth, int) or depth < 1:
         raise InvalidArgumentError(f"depth {depth!r}: expected cuts from 1 on, or {CLOSURE!r}")
     return depth
+
+
+def _fault(fault: Fault | str) -> Fault:
+    """A fault, by its name as well."""
+    __tracebackhide__ = True
+    try:
+        return Fault(fault)
+    except ValueError as error:
+        known = ", ".join(known.value for known in Fault)
+        raise InvalidArgumentError(f"fault {fault!r}: expected one of {known}") from error
 
 
 def _boots(plan: Plan, result: Result) -> Iterator[tuple[str, str]]:

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import pytest
 
-T = TypeVar("T")
+from otasim.campaign_values import CLOSURE, parse_depth, parse_shard
 
-CLOSURE = "closure"
+T = TypeVar("T")
 
 ENGINE_NAMES = ("auto", "embedded", "renode")
 """Those of `otasim.engines`, which imports the engines."""
@@ -53,20 +53,19 @@ def _seed(text: str) -> int:
 
 
 def _depth(text: str) -> str:
-    if text != CLOSURE and not (text.isdecimal() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(
-            f"expected a number of cuts from 1 on, or {CLOSURE}, got {text!r}"
-        )
-    return text
+    """Not None for closure: that is what is not chosen."""
+    return text if _parsed(parse_depth, text) else CLOSURE
 
 
 def _shard(text: str) -> tuple[int, int]:
-    number, _, shards = text.partition("/")
-    if not (number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
-        raise argparse.ArgumentTypeError(
-            f"expected K/N with K from 1 to N, such as 1/4, got {text!r}"
-        )
-    return int(number), int(shards)
+    return _parsed(parse_shard, text)
+
+
+def _parsed(parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -94,11 +93,10 @@ def add_options(parser: pytest.Parser) -> None:
 
 def read_options(config: pytest.Config) -> Options:
     """What was chosen; pytest.UsageError when the ini file says something that cannot be."""
-    depth = _chosen(config, "depth", _depth)
     return Options(
         engine=_chosen(config, "engine", _engine),
         seed=_chosen(config, "seed", _seed),
-        depth=None if depth == CLOSURE else int(depth),
+        depth=parse_depth(_chosen(config, "depth", _depth)),
         shard=config.getoption("otasim_shard"),
     )
 

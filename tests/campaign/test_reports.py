@@ -246,6 +246,9 @@ def test_a_story_that_cannot_be_lived_again_is_told_nevertheless(failing: Report
     assert "no such operation" in report.scenarios[0].findings[0].problem
     assert "could not be lived again" in html_page(report)
     assert "could not be lived again" in junit_xml(report).decode()
+    told = json.loads(json_lines(report).splitlines()[0])
+    assert "no such operation" in told["not_lived_again"]
+    assert told["boots"] == []
     assert report.verdict is Verdict.FAILS
 
 
@@ -351,6 +354,15 @@ def test_json_lines_have_each_finding_and_then_the_result(failing: Report) -> No
     assert findings[1]["explanation"] == EXPLANATIONS[Kind.COMMIT_LOST]
     assert findings[1]["fault"] == result["fault"] == "power-loss"
     assert findings[1]["replay"] == failing.command(Story.parse(findings[1]["story"]))
+    assert not findings[1]["not_lived_again"]
+    *_, last = findings[1]["boots"]
+    assert last["log"][0].startswith("boot: reset cause power-on; ")
+    assert last["decisions"][0] == "rollback-uncommitted (slot 2)"
+    assert last["state_before"].startswith("seq ")
+    assert "commit-lost: image old runs, only new may" in last["ending"]
+    told = "\n".join(replay_lines(failing.scenarios[0].life, Story.parse(findings[1]["story"])))
+    for boot in findings[1]["boots"]:
+        assert all(line in told for line in [*boot["log"], *boot["ending"], boot["state_after"]])
     erased = {(e["flash"], e["address"]): e["erases"] for e in result["erases"]}
     assert erased == failing.results[0].tally.erases
 

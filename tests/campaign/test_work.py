@@ -1,6 +1,7 @@
 """Whoever does the work, and however often it is broken off: the campaign comes to the same end."""
 
 import multiprocessing
+import resource
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
@@ -19,7 +20,8 @@ from campaign.real import MismatchError
 from campaign.saved import SavedWork, fingerprint
 from campaign.scenario import SCENARIOS
 from campaign.work import Check, UnsendableError, Workers, WorkersLostError, processes
-from otasim.campaigns import find_scenario
+from otasim.campaigns import SharedBoard, find_scenario, shared_processor
+from otasim.engines import EMBEDDED
 from tests.campaign.bugs import no_backup
 from tests.campaign.own_loader import IDLE
 
@@ -69,6 +71,16 @@ def _fail() -> None:
 def test_an_executor_that_takes_tasks_in_any_order_does_as_well(alone: Result) -> None:
     with ThreadPoolExecutor(1) as executor:
         assert explored(PLAN, Workers(PLAN, executor, workers=3, is_in_order=False)) == alone
+
+
+def test_threads_do_not_disturb_each_others_boots() -> None:
+    settings = Settings(check_every=50)
+    plan = Plan(SNAPSHOT, MosLoader, settings, shared_processor, SharedBoard(EMBEDDED))
+    alone = explored(plan)
+    with ThreadPoolExecutor(4) as executor:
+        assert explored(plan, Workers(plan, executor, workers=4, is_in_order=False)) == alone
+    assert not alone.findings
+    assert alone.checked > 1
 
 
 @pytest.mark.filterwarnings("ignore")  # of Dask's own, about this machine
@@ -132,7 +144,7 @@ def test_a_file_cut_anywhere_holds_the_results_before(
     with SavedWork(path, is_resumed=False) as saved:
         ends = [0]
         for number, result in enumerate(results):
-            saved.keep(number, result)
+            saved.keep(number, f"task {number}", result)
             ends.append(path.stat().st_size)
     length = data.draw(st.integers(0, ends[-1]))
     with path.open("r+b") as file:
@@ -143,7 +155,7 @@ def test_a_file_cut_anywhere_holds_the_results_before(
     whole = sum(end <= length for end in ends) - 1
     with SavedWork(path, is_resumed=True) as saved:
         assert [saved.load(number) for number in range(saved.count)] == results[:whole]
-        saved.keep(whole, "more")
+        saved.keep(whole, "the next", "more")
     with SavedWork(path, is_resumed=True) as saved:
         assert saved.load(saved.count - 1) == "more"
         assert saved.count == whole + 1
@@ -152,7 +164,7 @@ def test_a_file_cut_anywhere_holds_the_results_before(
 def test_work_that_is_not_resumed_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "work"
     with SavedWork(path, is_resumed=False) as saved:
-        saved.keep(0, 1)
+        saved.keep(0, "task", 1)
     with SavedWork(path, is_resumed=False) as saved:
         assert saved.count == 0
 
@@ -175,6 +187,49 @@ def test_kept_work_is_taken_up_by_other_workers(
         assert saved.count > 1
         resumed = partial(Workers, PLAN, pool, workers=2, saved=saved)
         assert explored(PLAN, resumed()) == alone
+
+
+def test_results_of_other_tasks_are_not_taken_for_ones_own(tmp_path: Path) -> None:
+    paths = tmp_path / "work", tmp_path / "fresh"
+    with SavedWork(paths[0], is_resumed=False) as saved:
+        explored(PLAN, Workers(PLAN, saved=saved))
+    with SavedWork(paths[1], is_resumed=False) as fresh:
+        alone = explored(BUGGY, Workers(BUGGY, saved=fresh))
+    with SavedWork(paths[0], is_resumed=True) as saved:
+        assert explored(BUGGY, Workers(BUGGY, saved=saved)) == alone
+    assert paths[0].read_bytes() == paths[1].read_bytes()  # the others' are cut off
+
+
+def test_work_in_use_is_not_for_another(tmp_path: Path) -> None:
+    path = tmp_path / "work"
+    with SavedWork(path, is_resumed=False) as saved:
+        saved.keep(0, "task", 1)
+        for is_resumed in (False, True):
+            with pytest.raises(BlockingIOError):
+                SavedWork(path, is_resumed=is_resumed)
+        saved.keep(1, "task", 2)
+    with SavedWork(path, is_resumed=True) as saved:
+        assert [saved.load(number) for number in range(saved.count)] == [1, 2]
+
+
+def test_a_full_disk_ends_the_keeping_and_not_the_campaign(tmp_path: Path) -> None:
+    path = tmp_path / "work"
+    problems: list[OSError] = []
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with SavedWork(path, is_resumed=False, on_problem=problems.append) as saved:
+        saved.keep(0, "task", "kept")
+        limits = (path.stat().st_size + 30, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            saved.keep(1, "task", "too long" * 10)
+            saved.keep(2, "task", "not tried")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert not saved.is_keeping
+        assert saved.load(0) == "kept"
+    assert len(problems) == 1
+    with SavedWork(path, is_resumed=True) as saved:
+        assert saved.count == 1
 
 
 def test_other_code_is_another_campaign(tmp_path: Path) -> None:

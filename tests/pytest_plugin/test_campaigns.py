@@ -1,14 +1,17 @@
 """The fixture `campaign`."""
 
+import shlex
 from collections.abc import Iterator
 
 import pytest
+from click.testing import CliRunner
 
 from campaign.expand import Life
 from campaign.explore import Explorer, LikenessError
 from campaign.golden import Golden
 from campaign.real import MismatchError
 from campaign.story import Story
+from otasim.commands.campaign import campaign as command
 from otasim.pytest_plugin import campaigns
 from platforms.errors import OtasimError
 
@@ -117,6 +120,56 @@ def test_a_loader_is_proven_or_the_test_fails(own: pytest.Pytester) -> None:
     )
     result.stdout.fnmatch_lines(["*LoaderSourceError: expected a class or function that makes *"])
     result.stdout.fnmatch_lines(["*InvalidArgumentError: depth 0: expected cuts from 1 on, *"])
+
+
+def test_any_fault_can_be_what_goes_wrong(
+    own: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own.makepyfile(
+        """
+        from own import IDLE, FirstSlot, WritesFirst
+
+        from campaign.faults import Fault
+
+        def test_name_and_fault_are_the_same(campaign):
+            results = [
+                campaign.search("own:IDLE", loader=WritesFirst, fault=fault)
+                for fault in ("reset", Fault.RESET, Fault.POWER_LOSS)
+            ]
+            assert [result.fault.value for result in results] == ["reset", "reset", "power-loss"]
+            assert results[0].findings == results[1].findings != results[2].findings
+
+        def test_it_fails(campaign):
+            campaign("own:IDLE", loader="own:WritesFirst", fault="reset")
+
+        def test_without_a_cut(campaign):
+            campaign("update-commit", loader="own:FirstSlot", fault="reset")
+
+        def test_no_fault(campaign):
+            campaign(IDLE, loader=FirstSlot, fault="lightning")
+        """
+    )
+    result = own.runpytest_inprocess()
+    result.assert_outcomes(passed=1, failed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "E         in own:IDLE, step 'boot', reset at *; 1 cut in all",
+            "E         otasim campaign --replay 'own:IDLE+reset/*>run' --loader own:WritesFirst",
+        ]
+    )
+    result.stdout.fnmatch_lines(
+        ["E         otasim campaign --replay update-commit+reset --loader own:FirstSlot"]
+    )
+    result.stdout.fnmatch_lines(
+        ["*InvalidArgumentError: fault 'lightning': expected one of power-loss, *"]
+    )
+    line = next(line for line in result.outlines if "--replay" in line)
+    monkeypatch.chdir(own.path)
+    words = shlex.split(line.removeprefix("E").strip())
+    replayed = CliRunner().invoke(command, words[2:])
+    assert replayed.exit_code == 0
+    assert "reset" in replayed.output
+    assert "cannot-update: " in replayed.output
 
 
 def test_a_story_that_cannot_be_lived_again_hides_no_finding(
