@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from bootloader_model.loader import MosLoader
 from campaign.expand import Plan, Settings
 from campaign.explore import Explorer
 from campaign.judge import Kind
@@ -15,6 +16,7 @@ from tests.host.test_tools import CELLS
 
 if TYPE_CHECKING:
     from campaign.boot import LoaderFactory
+    from campaign.scenario import Scenario
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -77,3 +79,13 @@ def test_the_boot_loader_of_the_readme_is_caught_as_it_says() -> None:
     scenario = find_scenario("update-commit")
     result = Explorer(Plan(scenario, loader, Settings(depth=1))).run()
     assert Kind.WAY_BACK_LOST in result.failures
+
+
+def test_the_scenario_of_the_readme_is_one_that_the_shipped_loader_survives() -> None:
+    code = next(code for code in EXAMPLES if "NIGHT = Scenario" in code)
+    namespace: dict[str, object] = {}
+    exec(compile(code, str(README), "exec"), namespace)  # noqa: S102 - our own README
+    scenario = cast("Scenario", namespace["NIGHT"])
+    result = Explorer(Plan(scenario, MosLoader, Settings(check_every=0))).run()
+    assert not result.findings
+    assert result.states > 100

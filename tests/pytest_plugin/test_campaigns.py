@@ -167,7 +167,7 @@ def test_any_fault_can_be_what_goes_wrong(
     monkeypatch.chdir(own.path)
     words = shlex.split(line.removeprefix("E").strip())
     replayed = CliRunner().invoke(command, words[2:])
-    assert replayed.exit_code == 0
+    assert replayed.exit_code == 1
     assert "reset" in replayed.output
     assert "cannot-update: " in replayed.output
 
