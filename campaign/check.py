@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from campaign.boot import BootRun
+from campaign.cells import Reading
 from campaign.expand import Life, State
 from campaign.golden import CutPoint, contents_after
 from campaign.processor import WholeBoard
-from campaign.real import MismatchError, RealBoot, run_scenario_cut
+from campaign.real import MismatchError, RealBoot, UnrepeatableError, run_scenario_cut
 from campaign.story import Recovery, Story
 from platforms.errors import OtasimError
+
+_REPETITIONS = 60
+"""Boots of one state; a loader that counts its boots shows it within so many, as a rule."""
 
 
 def states_of(life: Life, story: Story) -> Iterator[tuple[State, Recovery | None, BootRun | None]]:
@@ -48,8 +52,28 @@ def check_for_real(life: Life, story: Story, board: WholeBoard | None) -> None:
 
     With a whole board they are made there, too.
 
-    Raises MismatchError when they differ.
+    Raises MismatchError when they differ, and UnrepeatableError when that is the loader's doing.
     """
+    try:
+        _check_for_real(life, story, board)
+    except MismatchError as error:
+        *_, (state, _, _) = states_of(life, story)
+        if any(_differs(life, state, reading) for reading in state.readings):
+            raise UnrepeatableError(story.identifier, error.what) from error
+        raise
+
+
+def _differs(life: Life, state: State, reading: Reading) -> bool:
+    """Whether the loader does not do the same twice."""
+    first, *others = (life.boot(state, reading) for _ in range(_REPETITIONS))
+    return any(
+        (boot.ending, boot.target, boot.contents.key, boot.log)
+        != (first.ending, first.target, first.contents.key, first.log)
+        for boot in others
+    )
+
+
+def _check_for_real(life: Life, story: Story, board: WholeBoard | None) -> None:
     *before, (state, _, _) = states_of(life, story)
     loader, settings = life.plan.loader, life.plan.settings
     if before:

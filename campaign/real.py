@@ -50,6 +50,24 @@ class MismatchError(OtasimError):
         return MismatchError, (self.story, self.what)
 
 
+class UnrepeatableError(MismatchError):
+    """The loader does not do the same twice from the same state: nothing can be said of it."""
+
+    def __init__(self, story: str, what: str) -> None:
+        OtasimError.__init__(
+            self,
+            f"{story}: {what}. The loader does not do the same twice from the same flash contents:"
+            " does it keep something from one boot to the next (a class attribute, a global), or"
+            " use chance or the time? On a board nothing survives a reset but flash",
+        )
+        self.story = story
+        self.what = what
+
+    def __reduce__(self) -> tuple[type["UnrepeatableError"], tuple[str, str]]:
+        """How it comes back from another process."""
+        return UnrepeatableError, (self.story, self.what)
+
+
 class RealFlash:
     """Both flash memories of a board as its models and drivers make them.
 

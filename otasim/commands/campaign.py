@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -46,7 +46,7 @@ from otasim.campaigns import (
     shared_processor,
 )
 from otasim.engines import EMBEDDED, ENGINES
-from otasim.interrupts import HeldInterrupt
+from otasim.interrupts import HeldInterrupt, terminated_like_interrupted
 from otasim.report_options import (
     EXIT_UNDONE,
     remove_old_reports,
@@ -136,6 +136,8 @@ class _Command(click.Command):
               help="Only the K-th of N parts of the first cuts, for N machines.")  # fmt: skip
 @click.option("--executor", "executor_name", metavar="MODULE:FUNCTION",
               help="Who works: a function that makes a concurrent.futures executor.")  # fmt: skip
+@click.option("--fail-fast", "is_first_enough", is_flag=True,
+              help="Stop at the first counter-example.")  # fmt: skip
 @click.option("--resume", "is_resumed", is_flag=True,
               help="Go on where the same campaign was broken off.")  # fmt: skip
 @report_options
@@ -156,6 +158,7 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
     jobs: int,
     shard: tuple[int, int],
     executor_name: str | None,
+    is_first_enough: bool,
     is_resumed: bool,
     replay: str | None,
     state_directory: Path | None,
@@ -204,7 +207,15 @@ def campaign(  # noqa: PLR0913, PLR0917 - one parameter for each option
                 for plan in plans:
                     packed(plan)
             remove_old_reports()  # from here on all is as it should be
-            _run(plans, loader_name, workers, shard, results, is_resumed=is_resumed)
+            _run(
+                plans,
+                loader_name,
+                workers,
+                shard,
+                results,
+                is_resumed=is_resumed,
+                is_first_enough=is_first_enough,
+            )
     except (LoaderNameError, CampaignNameError, UnsendableError):
         raise
     except OtasimError as error:
@@ -253,6 +264,7 @@ def _run(
     results: list[Result],
     *,
     is_resumed: bool,
+    is_first_enough: bool,
 ) -> None:
     """Carry out the plans; each result is in `results` from its beginning on."""
     progress = Progress(
@@ -268,9 +280,10 @@ def _run(
     with ExitStack() as cleanup:
         cleanup.enter_context(progress)
         interrupt = cleanup.enter_context(HeldInterrupt())
+        cleanup.enter_context(terminated_like_interrupted())
         for plan in plans:
             task_id = progress.add_task(plan.scenario.name, pace="", total=None)
-            show = partial(_show, progress, task_id, interrupt)
+            show = partial(_show, progress, task_id, interrupt, is_first_enough)
             team = Workers(
                 plan,
                 workers.executor,
@@ -284,11 +297,14 @@ def _run(
                 team.saved = saved
                 explorer = Explorer(plan, team, shard=shard, on_progress=show)
                 results.append(explorer.result)
-                result = explorer.run()
+                with redirect_stdout(sys.stderr):  # a report may go to standard output
+                    result = explorer.run()
                 if saved is not None and not result.is_interrupted:
                     saved.remove()
             progress.remove_task(task_id)
             tell(scenario_line(result))
+            if result.findings and is_first_enough:
+                break
             if result.is_interrupted:
                 if saved is not None:
                     click.echo(
@@ -298,9 +314,16 @@ def _run(
 
 
 def _show(
-    progress: Progress, task_id: TaskID, interrupt: HeldInterrupt, result: Result, waiting: int
+    progress: Progress,
+    task_id: TaskID,
+    interrupt: HeldInterrupt,
+    is_first_enough: bool,
+    result: Result,
+    waiting: int,
 ) -> None:
     interrupt.check()
+    if is_first_enough and result.findings:
+        raise KeyboardInterrupt
     elapsed = next(task.elapsed for task in progress.tasks if task.id == task_id)
     # What waits is all that is left of this depth; deeper states may still appear.
     progress.update(

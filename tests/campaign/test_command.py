@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -359,6 +360,31 @@ def test_the_pace_is_that_of_the_whole_time() -> None:
     assert pace(100, 0, 0.0) == ""
     assert pace(3000, 1500, 2.0) == "1,500/s, 0:00:01 left"
     assert pace(10, 7200, 10.0) == "1/s, 2:00:00 left"
+
+
+def test_sigterm_does_what_ctrl_c_does() -> None:
+    expand = Expander.expand
+
+    def terminated(expander: Expander, states: Sequence[State], *, is_last: bool) -> Harvest:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return expand(expander, states, is_last=is_last)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Expander, "expand", terminated)
+        result = run("snapshot")
+    assert result.exit_code == 130
+    assert "--resume" in result.output
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_first_counter_example_may_be_enough() -> None:
+    whole = run("update-commit", "snapshot", "--loader", BUG)
+    first = run("update-commit", "snapshot", "--loader", BUG, "--fail-fast")
+    assert whole.exit_code == first.exit_code == 1
+    assert "snapshot [" in whole.output
+    assert "there may be more" in first.output
+    assert "snapshot [power-loss]  " not in first.output
 
 
 def test_the_scenarios_are_listed() -> None:

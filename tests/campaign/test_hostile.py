@@ -17,6 +17,7 @@ from campaign.flash import FlashPair
 from campaign.images import OLD
 from campaign.judge import Kind
 from campaign.normal_form import NormalForms
+from campaign.real import UnrepeatableError
 from campaign.scenario import Boot as BootAct
 from campaign.scenario import Scenario, steady
 from otasim.campaigns import find_scenario
@@ -27,8 +28,8 @@ from platforms.machine import ResetAsserted
 OWN_PLACE = 0x3FF000
 RESETS = Scenario(
     "resets",
-    "A board is reset twice",
-    tuple(steady(f"reset {n}", BootAct(ResetCause.PIN), OLD) for n in range(2)),
+    "A board is switched on twice",
+    tuple(steady(f"power-on {n}", BootAct(ResetCause.POWER_ON), OLD) for n in range(2)),
 )
 
 
@@ -129,3 +130,22 @@ def test_where_it_raised_is_told() -> None:
 def test_a_scenario_without_a_boot_is_none() -> None:
     with pytest.raises(InvalidArgumentError, match="expected a Boot"):
         Scenario("empty", "Nothing happens", ())
+
+
+class Counts(MosLoader):
+    """Every seventh boot of the process is another one."""
+
+    boots = 0
+
+    def boot(self, hardware: LoaderHardware) -> BootTarget:
+        Counts.boots += 1
+        if Counts.boots % 7 == 0:
+            hardware.log("again?\n")
+            hardware.nor.program(0x3FE000, bytes(16))
+        return super().boot(hardware)
+
+
+def test_a_loader_that_does_not_do_the_same_twice_is_told_so() -> None:
+    plan = Plan(RESETS, Counts, Settings(check_every=1))
+    with pytest.raises(UnrepeatableError, match="does not do the same twice"):
+        Explorer(plan).run()
