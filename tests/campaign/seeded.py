@@ -7,13 +7,14 @@ finding or of the boot that failed. No two have all of that in common.
 Where a public thread tells of a failure like it, it is named, with its title: in the code of
 others, and not always from a cut of power. No thread is named where none was found.
 
-Some bugs are not here because no cut of power makes them do harm, and campaigns find nothing:
+Some bugs are not here because no cut of power makes them do harm, and campaigns of power cuts find
+nothing:
 
-- the CRC of an image is not checked before it is copied or started, a copy or an update or a record
-  is not read back, a failed copy is not counted or tried without end, the second try of a record
-  erases the newest one: all of these need flash that fails or forgets;
+- the CRC of an image is not checked before it is copied or started, a copy is not checked, nothing
+  is started where no record can be written: these need flash that fails or forgets, and are in
+  `test_faults`;
 - an update is on record before its last bytes are written: the loader, which checks, goes back;
-- the watchdog is not fed during a long copy: flash operations take no time in a campaign.
+- the watchdog is not fed during a long copy: images of campaigns are copied in a moment.
 """
 
 import re
