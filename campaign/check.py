@@ -6,7 +6,7 @@ from dataclasses import replace
 from campaign.boot import BootRun
 from campaign.cells import Reading
 from campaign.expand import Life, State
-from campaign.golden import CutPoint, contents_after
+from campaign.golden import CutPoint, contents_after, noting_operation
 from campaign.processor import WholeBoard
 from campaign.real import MismatchError, RealBoot, UnrepeatableError, run_scenario_cut
 from campaign.story import Recovery, Story
@@ -36,7 +36,7 @@ def states_of(life: Life, story: Story) -> Iterator[tuple[State, Recovery | None
         where = (cut.operation + cut.is_after, cut.tear)
         yield state, recovery, life.boot(state, recovery.reading, where)
         contents = contents_after(boot.trace, cut, boot.contents)
-        state = life.after_cut(state, boot, cut, contents)
+        state = life.after_cut(state, noting_operation(boot.trace), cut, contents)
     yield state, None, None
 
 

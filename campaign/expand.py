@@ -30,6 +30,7 @@ from campaign.golden import (
     GoldenStep,
     cuts_of,
     is_noted,
+    noting_operation,
     point_of,
     run_golden,
 )
@@ -256,11 +257,18 @@ class Life:
             has_run=True,
         )
 
-    def after_cut(self, state: State, boot: BootRun, cut: Cut, contents: Contents) -> State:
-        """The state that a cut in a boot leaves, when `contents` are what the flash then holds."""
+    def after_cut(self, state: State, noting: int, cut: Cut, contents: Contents) -> State:
+        """The state that a cut in a boot leaves.
+
+        Args:
+            state: what the boot began with.
+            noting: the boot's `noting_operation`.
+            cut: where it is cut.
+            contents: what the flash then holds.
+        """
         expectation = state.expectation
         noted = self.expectation(state).once_noted
-        if noted is not None and is_noted(boot.trace, cut):
+        if noted is not None and is_noted(noting, cut):
             expectation = self._number(noted)
         return State(contents, expectation, state.cuts + 1)
 
@@ -470,10 +478,11 @@ class Expander:
         return self._answers[key]
 
     def _cut_states(self, state: State, boot: BootRun) -> Iterator[tuple[Cut, State]]:
+        noting = noting_operation(boot.trace)
         for cut, contents in self.life.cuts(boot.trace, boot.contents):
             # Before the first operation the state is the one that was booted.
             if cut.operation or cut.tear is not None or cut.is_after:
-                yield cut, self.life.after_cut(state, boot, cut, contents)
+                yield cut, self.life.after_cut(state, noting, cut, contents)
 
     # -- telling states apart ---------------------------------------------------------------------
 

@@ -138,17 +138,26 @@ def contents_after(trace: Sequence[Traced], cut: Cut, end: Contents) -> Contents
     return trace[following].contents if following < len(trace) else end
 
 
-def is_noted(trace: Sequence[Traced], cut: Cut) -> bool:
-    """Whether what a trace is for may be on record after a cut in it.
+def noting_operation(trace: Sequence[Traced]) -> int:
+    """The operation that notes what a trace is for; -1 in an empty trace.
 
-    That is so from its last record on: whatever is written behind that is the loader's own affair.
-    A trace without records says what it does in its last operation.
+    That is its last record: whatever is written behind that is the loader's own affair. A trace
+    without records says what it does in its last operation.
     """
     last = len(trace) - 1
-    records = [index for index, each in enumerate(trace) if is_record(each.operation)]
-    noted = records[-1] if records else last
-    return cut.operation > noted or (
-        cut.operation == noted and (cut.is_after or cut.tear is not None)
+    records = (index for index in range(last, -1, -1) if is_record(trace[index].operation))
+    return next(records, last)
+
+
+def is_noted(noting: int, cut: Cut) -> bool:
+    """Whether what a trace is for may be on record after a cut in it.
+
+    Args:
+        noting: its `noting_operation`.
+        cut: where it is cut.
+    """
+    return cut.operation > noting or (
+        cut.operation == noting and (cut.is_after or cut.tear is not None)
     )
 
 
@@ -159,7 +168,7 @@ def point_of(golden: GoldenStep, cut: Cut, contents: Contents | None = None) -> 
     expectation = step.before
     if is_last and cut.is_after:
         expectation = step.after
-    elif is_noted(golden.trace, in_step):
+    elif is_noted(noting_operation(golden.trace), in_step):
         expectation = step.during
     if contents is None:
         contents = contents_after(golden.trace, in_step, golden.end)
