@@ -20,8 +20,8 @@ them when it is made with `strict_original=True`:
   tomorrow. It has the number that the next record gets. By default it is blotted out (all its bits
   cleared, which needs no erase) before that one is written elsewhere, and the newest record, if
   the power has gone since it was written, is programmed once more, on top of itself, before the
-  area of the older ones is erased. The loader
-  copies the newest record after every loss of power, so that nothing rests on a marginal one.
+  area of the older ones is erased. The loader copies the newest record after every loss of power,
+  so that nothing rests on a marginal one.
 - Sequence numbers are compared as plain numbers, so that after 0xFFFFFFFF nothing is ever newer. By
   default they are compared as serial numbers (RFC 1982): newer is what is less than half the range
   ahead. The flash wears out long before that matters; a record made up by hand may start there.

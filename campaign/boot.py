@@ -104,6 +104,11 @@ class BootRun:
     reading: Reading
     unwatched: int = 0
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The names of the decisions."""
+        return tuple(decision.reason for decision in self.decisions)
+
 
 class Hardware:
     """What a loader sees of the board; time passes only where it waits.
@@ -187,16 +192,14 @@ class Hardware:
 
     def count_call(self) -> None:
         """One more call of anything. A processor without power or in reset makes no more."""
-        if self._ended is not None:
-            raise self._ended
+        self.check_alive()
         self._calls += 1
         if self._calls > _MOST_CALLS:
             self.end(_Endless())
 
     def count_read(self) -> None:
         """One more reading of a flash memory."""
-        if self._ended is not None:
-            raise self._ended
+        self.check_alive()
         self._reads += 1
         if self._reads > _MOST_READS:
             self.end(_Endless())

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache, lru_cache
 
-from bootloader_model.layout import DEFAULT_LAYOUT, FlashName
+from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS, FlashName
 from platforms.devices import stm32f405_flash, w25q32jv
 from platforms.devices.damage import with_stuck_bits
 from platforms.devices.flash_memory import BitSource, OperationKind
@@ -31,7 +31,10 @@ _WORD = 4
 _TORN_CACHE = 4096  # a torn erase of an internal sector holds two times 64 KB
 _REGION_CACHE = 4096  # operations; each with as many regions as there are tears
 
-_AREAS = tuple(DEFAULT_LAYOUT.partition(name) for name in DEFAULT_LAYOUT.journal_areas)
+JOURNAL_AREAS = tuple(DEFAULT_LAYOUT.partition(name) for name in DEFAULT_LAYOUT.journal_areas)
+APPLICATIONS = tuple(DEFAULT_LAYOUT.partition(slot.configuration.app_dev) for slot in DEFAULT_SLOTS)
+"""Where the image of each slot lies."""
+_NOR_ERASE_NS = {erase.size: erase.duration.typical_ns for erase in w25q32jv.ERASE_TYPES}
 _LARGEST_ERASE = max(erase.size for erase in w25q32jv.ERASE_TYPES)
 GEOMETRIES: Mapping[FlashName, FlashGeometry] = {
     FlashName.NOR: w25q32jv.GEOMETRY,
@@ -133,7 +136,9 @@ def is_record(operation: Operation) -> bool:
     return (
         operation.kind is OperationKind.PROGRAM
         and operation.flash is FlashName.NOR
-        and any(area.offset <= operation.address < area.offset + area.size for area in _AREAS)
+        and any(
+            area.offset <= operation.address < area.offset + area.size for area in JOURNAL_AREAS
+        )
     )
 
 
@@ -154,8 +159,7 @@ def duration_ns(operation: Operation) -> int:
     if operation.flash is FlashName.NOR:
         if operation.kind is OperationKind.PROGRAM:
             return w25q32jv.PAGE_PROGRAM_TIME.typical_ns
-        erases = {erase.size: erase.duration for erase in w25q32jv.ERASE_TYPES}
-        return erases[size].typical_ns
+        return _NOR_ERASE_NS[size]
     if operation.kind is OperationKind.PROGRAM:
         return size // _WORD * stm32f405_flash.PROGRAM_TIME_NS
     return stm32f405_flash.ERASE_TIME_NS[size][stm32f405_flash.PSIZE_X32]
@@ -167,8 +171,17 @@ def erased(length: int) -> bytes:
     return bytes([ERASED_BYTE]) * length
 
 
+def _digest(what: bytes, key: bytes = b"") -> bytes:
+    return hashlib.blake2b(what, digest_size=_HASH_SIZE, key=key).digest()
+
+
+def hash_of(what: object) -> bytes:
+    """128 bits of hash of what something's `repr` says, the same in every process."""
+    return _digest(repr(what).encode())
+
+
 def _hash(what: bytes, key: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(what, digest_size=_HASH_SIZE, key=key).digest(), "little")
+    return int.from_bytes(_digest(what, key), "little")
 
 
 @cache

@@ -23,7 +23,6 @@ from platforms.clock import Clock
 from platforms.devices.damage import worn_bits
 from platforms.devices.flash_memory import OperationKind
 from platforms.errors import OtasimError
-from platforms.flash import FlashError
 
 STUCK_BITS = 32
 """Bits of each operation that are tried as stuck: spread evenly over those that it changes."""
@@ -170,13 +169,7 @@ def _strike(
     if len(flash.trace) != index or flash.hangs:
         return
     if fault is Fault.STAYS_BUSY:
-        flash.hangs = True
-        raise FlashError(
-            "still busy when the driver gives up",
-            device=operation.flash.value,
-            address=operation.address,
-            length=len(operation.data),
-        )
+        flash.hang(operation)
     cell = flash.contents.of(damage.flash).stored(damage.number // 8, 1)[0]
     bits = broken_bits(fault, damage, operation.address, cell)
     flash.contents = flash.contents.stuck(damage.flash, bits)

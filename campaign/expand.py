@@ -13,14 +13,13 @@ Marginal bits read in three ways in each boot (`Reading`), so a state that has s
 times.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
-from campaign.cells import EXTREMES, Contents, Reading, Tear, Tears
+from campaign.cells import EXTREMES, Contents, Reading, Tear, Tears, hash_of
 from campaign.damage import damaged_point, damages, number_of_damages
 from campaign.faults import Fault, tears_of
 from campaign.flash import Traced, erased_sectors
@@ -47,7 +46,6 @@ MOST_BITES = 4
 """Watchdog resets in a row, with no application started, that make a brick."""
 _EXACT_CUTS = 1
 """Up to so many cuts states are the same only when every byte is."""
-_HASH_SIZE = 16
 LASTING = (Fault.STUCK_BIT, Fault.WORN_SECTOR)
 """Broken cells stay broken: no loader can promise that such a board takes updates."""
 
@@ -331,7 +329,7 @@ class Tally:
     def count(self, boot: BootRun) -> None:
         """One more boot."""
         self.boots += 1
-        self.reasons.update(decision.reason for decision in boot.decisions)
+        self.reasons.update(boot.reasons)
         self.erases.update(erased_sectors(boot.trace))
 
     def add(self, other: "Tally") -> None:
@@ -495,7 +493,7 @@ class Expander:
             yield self._follower(key, recovery, state)
 
     def _follower(self, key: Hashable, recovery: Recovery, state: State) -> Follower:
-        return Follower(_hash(key), recovery, state, self._is_sample(state))
+        return Follower(hash_of(key), recovery, state, self._is_sample(state))
 
     def _key(self, state: State) -> Hashable:
         contents = state.contents
@@ -514,14 +512,7 @@ class Expander:
         return every > 0 and sum(state.contents.key) % every == 0
 
 
-def _hash(what: object) -> bytes:
-    return hashlib.blake2b(repr(what).encode(), digest_size=_HASH_SIZE).digest()
-
-
 def _outcome(boots: Sequence[BootRun]) -> bytes:
     """What the boots of like states have in common; how many like readings there are is nothing."""
-    told = {
-        repr((boot.ending.value, boot.target, [decision.reason for decision in boot.decisions]))
-        for boot in boots
-    }
-    return _hash(sorted(told))
+    told = {repr((boot.ending.value, boot.target, boot.reasons)) for boot in boots}
+    return hash_of(sorted(told))

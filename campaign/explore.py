@@ -285,12 +285,11 @@ class Explorer:
 
     def _finding(self, problem: Problem, trail: _Trail, *last: Recovery) -> Finding:
         point = trail.point
-        index = point.cut.operation - point.golden.first_operation
         return Finding(
             problem,
             self._story(trail, *last),
             point.golden.step.name,
-            str(point.golden.trace[index].operation),
+            str(point.operation),
         )
 
     def _note(self, finding: Finding) -> None:

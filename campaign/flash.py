@@ -7,6 +7,7 @@ both (`campaign.real`).
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import NoReturn
 
 from bootloader_model.layout import FlashName
 from campaign.cells import Contents, Operation, Reading, duration_ns, erased, sectors_of
@@ -61,6 +62,11 @@ class FlashPair:
         self.nor = NorDevice(self, reading.bits(seed))
         self.internal = InternalDevice(self, reading.bits(seed))
 
+    def hang(self, operation: Operation) -> NoReturn:
+        """Let an operation of the NOR flash never end: FlashError, as from its driver."""
+        self.hangs = True
+        raise self.nor.still_busy(operation.address, len(operation.data))
+
     def perform(
         self, flash: FlashName, kind: OperationKind, address: int, data: bytes, access_size: int
     ) -> None:
@@ -110,10 +116,14 @@ class _Device:
         if call is not None:
             call()
         if self._pair.hangs and self.flash is FlashName.NOR:
-            raise self._error("still busy when the driver gives up", address, length)
+            raise self.still_busy(address, length)
         size = self.geometry.size
         if address < 0 or length < 0 or address + length > size:
             raise self._error(f"outside the device, which has 0x{size:x} bytes", address, length)
+
+    def still_busy(self, address: int, length: int) -> FlashError:
+        """What the driver says when the chip does not come to an end."""
+        return self._error("still busy when the driver gives up", address, length)
 
     def _error(self, message: str, address: int, length: int) -> FlashError:
         return FlashError(message, device=self.name, address=address, length=length)

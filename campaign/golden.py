@@ -8,7 +8,7 @@ from bootloader_model.partition import Partitions
 from bootloader_model.provisioning import provision
 from campaign.application import Application
 from campaign.boot import BootRun, LoaderFactory, run_boot
-from campaign.cells import Contents, is_record
+from campaign.cells import Contents, Operation, is_record
 from campaign.faults import Fault, tears_of
 from campaign.flash import FlashPair, Traced
 from campaign.judge import Kind, Problem, judge
@@ -104,6 +104,16 @@ class CutPoint:
     contents: Contents
     expectation: Expectation
     boot: BootRun | None = None
+
+    @property
+    def index(self) -> int:
+        """The number of the operation in its step."""
+        return self.cut.operation - self.golden.first_operation
+
+    @property
+    def operation(self) -> Operation:
+        """The operation."""
+        return self.golden.trace[self.index].operation
 
 
 def cuts_of(
@@ -205,7 +215,9 @@ def run_golden(scenario: Scenario, loader: LoaderFactory) -> Golden:
         else:
             flash.trace.clear()
             try:
-                live = live or _start_application(flash, boot, scenario)
+                live = live or _start_application(
+                    flash.nor, flash.internal, Clock(), boot, scenario
+                )
                 perform(live, step.act)
             except OtasimError as error:
                 problem = Problem(Kind.CANNOT_UPDATE, str(error))
@@ -226,13 +238,16 @@ def _boot_problem(boot: BootRun, step: Step, scenario: Scenario) -> Problem | No
     return verdict.problem
 
 
-def _start_application(flash: FlashPair, boot: BootRun | None, scenario: Scenario) -> Application:
-    if boot is None or boot.target is None:
-        raise OtasimError("a scenario must begin with a Boot: no application runs yet")
+def _start_application(
+    nor: FlashDevice, internal: FlashDevice, clock: Clock, boot: BootRun | None, scenario: Scenario
+) -> Application:
+    """The application that a boot of the scenario has started."""
+    assert boot is not None  # noqa: S101 - every scenario begins with one
+    assert boot.target is not None  # noqa: S101 - a golden boot starts something
     application = Application(
-        flash.nor,
-        flash.internal,
-        Clock(),
+        nor,
+        internal,
+        clock,
         boot.target.vector_table,
         has_file_system=scenario.has_file_system,
     )
@@ -248,16 +263,7 @@ def relive(
     Raises what the application raises.
     """
     booted = golden.booted_before(step)
-    assert booted.boot is not None  # noqa: S101 - what it is
-    assert booted.boot.target is not None  # noqa: S101 - a golden boot starts something
-    application = Application(
-        nor,
-        internal,
-        clock,
-        booted.boot.target.vector_table,
-        has_file_system=golden.scenario.has_file_system,
-    )
-    application.start()
+    application = _start_application(nor, internal, clock, booted.boot, golden.scenario)
     for lived in golden.steps[booted.number + 1 : step.number + 1]:
         perform(application, lived.step.act)
 

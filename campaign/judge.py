@@ -12,7 +12,6 @@ from functools import partial
 
 from bootloader_model.boot_state import Slot, SlotFlag
 from bootloader_model.image_check import VECTOR_TABLE_HEAD_SIZE, VectorTableHead
-from bootloader_model.journal import Journal
 from bootloader_model.layout import (
     APP0_OFFSET,
     DEFAULT_LAYOUT,
@@ -21,13 +20,13 @@ from bootloader_model.layout import (
     FLASH_BASE,
     FlashName,
 )
-from bootloader_model.partition import Partitions
 from campaign.application import Application
 from campaign.boot import BootRun, Ending, LoaderFactory, run_boot
 from campaign.cells import Contents
 from campaign.files import describe_difference, files_found
 from campaign.flash import FlashPair
 from campaign.images import PROBE, Image
+from campaign.records import winner_of
 from campaign.scenario import COMMIT_LOST, NOT_ROLLED_BACK, UPDATE_LOST, Expectation
 from platforms.clock import Clock
 from platforms.devices.damage import with_stuck_bits
@@ -236,9 +235,7 @@ def has_way_out(contents: Contents, images: Iterable[Image]) -> bool:
     An image has to be whole in the active slot, the one to go back to or the factory's (without a
     boot state: in the first one), and the cells that it runs from have to take it.
     """
-    flash = FlashPair(contents)
-    partitions = Partitions(DEFAULT_LAYOUT, nor=flash.nor, internal_flash=flash.internal)
-    winner = Journal(partitions.journal_areas).load().winner
+    winner = winner_of(contents)
     known = {0} if winner is None else {winner.state.active_slot, winner.state.revert_slot}
     slots = [DEFAULT_SLOTS[number] for number in sorted({*known, FACTORY_SLOT}) if number >= 0]
     stuck = contents.internal.stuck_bits

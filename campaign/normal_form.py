@@ -20,15 +20,23 @@ that count as seen already every Nth is booted nevertheless: it must go as its l
 (`explore`), or the campaign distrusts itself.
 """
 
-import hashlib
 from collections.abc import Hashable, Iterable
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from bootloader_model.boot_record import RECORD_SIZE, check_record, record_sequence
 from bootloader_model.journal import MAX_RECORDS, is_newer
-from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS, FlashName, Partition
-from campaign.cells import PAGE_SIZE, Cells, Contents, Reading, Region
+from bootloader_model.layout import DEFAULT_LAYOUT, FlashName, Partition
+from campaign.cells import (
+    APPLICATIONS,
+    JOURNAL_AREAS,
+    PAGE_SIZE,
+    Cells,
+    Contents,
+    Reading,
+    Region,
+    hash_of,
+)
 from campaign.files import files_in_partitions
 from campaign.images import Image
 
@@ -38,17 +46,11 @@ ValueT = TypeVar("ValueT")
 ROOM = 8
 """Records; more than any boot of the shipped loader appends."""
 
-_HASH_SIZE = 16
 _MOST_REMEMBERED = 1 << 18
 _SEQ = slice(4, 8)
 _CRC = slice(252, 256)
 _ERASED = b"\xff" * RECORD_SIZE
-_AREAS = tuple(DEFAULT_LAYOUT.partition(name) for name in DEFAULT_LAYOUT.journal_areas)
-_APPLICATIONS = tuple(
-    DEFAULT_LAYOUT.partition(slot.configuration.app_dev) for slot in DEFAULT_SLOTS
-)
-
-_OTHERS = tuple(p for p in DEFAULT_LAYOUT.partitions.values() if p not in _APPLICATIONS)
+_OTHERS = tuple(p for p in DEFAULT_LAYOUT.partitions.values() if p not in APPLICATIONS)
 
 
 class NormalForms:
@@ -77,12 +79,11 @@ class NormalForms:
             # What sticks decides what every write comes to.
             stuck = contents.nor.stuck_bits, contents.internal.stuck_bits
             form = tuple(forms), stuck, self._rest(contents)
-            digest = hashlib.blake2b(repr(form).encode(), digest_size=_HASH_SIZE)
-            known = _remember(self._known, key, digest.digest())
+            known = _remember(self._known, key, hash_of(form))
         return known
 
     def _as_read(self, contents: Contents, reading: Reading) -> Hashable:
-        slots = tuple(self._slot(contents, partition, reading) for partition in _APPLICATIONS)
+        slots = tuple(self._slot(contents, partition, reading) for partition in APPLICATIONS)
         return slots, files_in_partitions(contents, reading), self._journal(contents.nor, reading)
 
     def _slot(self, contents: Contents, partition: Partition, reading: Reading) -> Hashable:
@@ -109,7 +110,7 @@ class NormalForms:
         rest = self._rests.get(key)
         if rest is None:
             taken = [
-                range(p.offset, p.offset + self._size) for p in _APPLICATIONS if p.flash is flash
+                range(p.offset, p.offset + self._size) for p in APPLICATIONS if p.flash is flash
             ]
             taken += [range(p.offset, p.offset + p.size) for p in _OTHERS if p.flash is flash]
             pages = region.pages.items()
@@ -119,11 +120,13 @@ class NormalForms:
 
     def _journal(self, nor: Cells, reading: Reading) -> Hashable:
         """What both areas say; they are in one region."""
-        key = nor.regions[nor.number_at(_AREAS[0].offset)], reading
+        key = nor.regions[nor.number_at(JOURNAL_AREAS[0].offset)], reading
         form = self._journals.get(key)
         if form is None:
             bits = reading.bits(0)
-            first, second = (_area(nor.read(area.offset, area.size, bits)) for area in _AREAS)
+            first, second = (
+                _area(nor.read(area.offset, area.size, bits)) for area in JOURNAL_AREAS
+            )
             if second is not None and (first is None or is_newer(second.seq, first.seq)):
                 first, second = second, first
             # The older area is erased before it is used again. What counts is what it would fall

@@ -65,10 +65,9 @@ class BoardCheck:
         if computed.ending is Ending.HUNG:
             return Problem(Kind.HANG, computed.problem)
         board = self._board.boot(state, loader(), computed.contents)
-        reasons = tuple(decision.reason for decision in computed.decisions)
         for what, made, wanted in (
             ("ends:", board.ending.value, computed.ending.value),
-            ("decides", board.reasons, reasons),
+            ("decides", board.reasons, computed.reasons),
             ("starts", board.target, computed.target),
         ):
             if made != wanted:

@@ -6,18 +6,14 @@ from enum import Enum
 from functools import lru_cache
 
 from bootloader_model.boot_state import NO_SLOT
-from bootloader_model.description import JournalArea, describe_journal
-from bootloader_model.journal import Winner, scan_areas
-from bootloader_model.layout import DEFAULT_LAYOUT, DEFAULT_SLOTS
+from bootloader_model.description import describe_journal
+from bootloader_model.journal import scan_areas
 from bootloader_model.loader import describe_state
-from campaign.cells import Contents, Reading
+from campaign.cells import APPLICATIONS, JOURNAL_AREAS, Contents, Reading
 from campaign.images import Image
+from campaign.records import areas_of, winner_of
+from campaign.reports.report import count
 from platforms.flash import ERASED_BYTE
-
-_AREAS = tuple(DEFAULT_LAYOUT.partition(name) for name in DEFAULT_LAYOUT.journal_areas)
-_APPLICATIONS = tuple(
-    DEFAULT_LAYOUT.partition(slot.configuration.app_dev) for slot in DEFAULT_SLOTS
-)
 
 _CACHED = 4096  # slots; they hardly change from one flash operation to the next
 
@@ -52,11 +48,11 @@ class SlotContents:
 def slots_of(contents: Contents, images: Iterable[Image]) -> tuple[SlotContents, ...]:
     """What lies in each slot, told by the bytes themselves and not by the boot state."""
     known = tuple(images)
-    return tuple(_slot(number, contents, known) for number in range(len(_APPLICATIONS)))
+    return tuple(_slot(number, contents, known) for number in range(len(APPLICATIONS)))
 
 
 def _slot(number: int, contents: Contents, images: tuple[Image, ...]) -> SlotContents:
-    partition = _APPLICATIONS[number]
+    partition = APPLICATIONS[number]
     cells = contents.of(partition.flash)
     size = max(len(image.data) for image in images)
     held, name, text = _content(cells.stored(partition.offset, size), images)
@@ -95,19 +91,6 @@ def _likeness(content: bytes, image: Image) -> int:
     return sum(found == wanted != ERASED_BYTE for found, wanted in pairs)
 
 
-def _areas_of(contents: Contents, reading: Reading) -> Iterator[JournalArea]:
-    bits = reading.bits(0)
-    for part in _AREAS:
-        content = contents.of(part.flash).read(part.offset, part.size, bits)
-        yield JournalArea(part.name, part.offset, content)
-
-
-def winner_of(contents: Contents, reading: Reading = Reading.STORED) -> Winner | None:
-    """The boot state record that counts; None when there is none."""
-    areas = _areas_of(contents, reading)
-    return scan_areas([(area.name, area.content) for area in areas]).winner
-
-
 def describe_contents(contents: Contents, reading: Reading = Reading.STORED) -> str:
     """The boot state in some flash contents, in a few words."""
     winner = winner_of(contents, reading)
@@ -120,7 +103,7 @@ def dump_lines(
     contents: Contents, images: Iterable[Image], reading: Reading = Reading.STORED
 ) -> Iterator[str]:
     """The records of both areas as `otasim state` prints them, and what lies in each slot."""
-    areas = tuple(_areas_of(contents, reading))
+    areas = tuple(areas_of(contents, reading))
     result = scan_areas([(area.name, area.content) for area in areas])
     yield from describe_journal(areas, result)
     state = None if result.winner is None else result.winner.state
@@ -131,14 +114,14 @@ def dump_lines(
             for name, number in (("active", active), ("revert", revert))
             if number == slot.number
         )
-        name = _APPLICATIONS[slot.number].name
+        name = APPLICATIONS[slot.number].name
         yield f"really in slot {slot.number} {name}: {slot.text}" + (
             f"   <- {marks}" if marks else ""
         )
-    for flash in dict.fromkeys(part.flash for part in (*_AREAS, *_APPLICATIONS)):
+    for flash in dict.fromkeys(part.flash for part in (*JOURNAL_AREAS, *APPLICATIONS)):
         cells = contents.of(flash)
         for kind, bits in (("marginal", cells.weak_bits), ("stuck", tuple(cells.stuck_bits))):
             if bits:
                 first, last = min(bits) // 8, max(bits) // 8
-                number = f"{len(bits):,} {kind} bit" + "s" * (len(bits) != 1)
+                number = count(len(bits), f"{kind} bit")
                 yield f"{number} in {flash.value}, from 0x{first:06x} to 0x{last:06x}"

@@ -19,8 +19,7 @@ def replay_lines(life: Life, story: Story) -> Iterator[str]:
     lived = live_story(life, story)
     yield f"{scenario.name}: {scenario.title}"
     if (start := lived.start) is not None:
-        index = start.cut.operation - start.golden.first_operation
-        fault = struck(story.fault, start.cut, start.golden.trace[index].operation)
+        fault = struck(story.fault, start.cut, start.operation)
         yield f"step '{start.golden.step.name}', {fault}"
     elif golden.problem is None:
         yield "with no cut nothing goes wrong"

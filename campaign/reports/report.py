@@ -198,15 +198,7 @@ class Report:
 
     def debugging_commands(self, story: Story) -> tuple[tuple[str, str], ...]:
         """What to type to look at the last boot of a story in a debugger, and what each is for."""
-        replay = shlex.join(
-            [
-                "otasim",
-                "campaign",
-                "--replay",
-                story.identifier,
-                *_options(self.loader_name, self.seed),
-            ]
-        )
+        replay = self.command(story)
         run = shlex.join(["otasim", "run", "--state", DIRECTORY, *_loader_option(self.loader_name)])
         return (
             (f"{replay} --state {DIRECTORY}", "keep the flash from just before the last boot"),
@@ -220,12 +212,8 @@ class Report:
 
 def replay_command(story: Story, loader_name: str | None, seed: int) -> str:
     """The command line that replays a story."""
-    words = ["otasim", "campaign", "--replay", story.identifier]
-    return shlex.join([*words, *_options(loader_name, seed)])
-
-
-def _options(loader_name: str | None, seed: int) -> list[str]:
-    return [*_loader_option(loader_name), *(["--seed", str(seed)] if seed else [])]
+    words = ["otasim", "campaign", "--replay", story.identifier, *_loader_option(loader_name)]
+    return shlex.join([*words, *(["--seed", str(seed)] if seed else [])])
 
 
 def _loader_option(loader_name: str | None) -> list[str]:

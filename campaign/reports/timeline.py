@@ -12,7 +12,8 @@ from campaign.cells import Contents, Operation, Reading, duration_ns
 from campaign.expand import LASTING, Life
 from campaign.golden import CutPoint, Golden, GoldenStep
 from campaign.images import Image
-from campaign.reports.dump import SlotContents, slots_of, winner_of
+from campaign.records import winner_of
+from campaign.reports.dump import SlotContents, slots_of
 from campaign.reports.report import LivedBoot, LivedFinding, ScenarioReport, damage_in_words
 from campaign.scenario import Boot, Wait
 from campaign.story import Cut
@@ -145,7 +146,7 @@ def _golden_stretch(
     return Stretch(
         step.step.name,
         act.cause.value if isinstance(act, Boot) else "",
-        () if step.boot is None else tuple(decision.reason for decision in step.boot.decisions),
+        () if step.boot is None else step.boot.reasons,
         tuple(
             OperationView(
                 number,
@@ -175,7 +176,7 @@ def _failed_stretch(golden: Golden, images: tuple[Image, ...], kind: str) -> Str
     return Stretch(
         golden.failed_step,
         act.cause.value if isinstance(act, Boot) else "",
-        tuple(decision.reason for decision in boot.decisions),
+        boot.reasons,
         tuple(views),
         0,
         _slot_views(boot.contents, images),
@@ -206,7 +207,7 @@ def _story_stretches(lived: LivedFinding, life: Life) -> Iterator[Stretch]:
 
 def _start_stretch(point: CutPoint, life: Life, failure: str | None) -> Stretch:
     """The step in which a story begins: up to the fault, or to its end if it is known."""
-    step, index = point.golden, point.cut.operation - point.golden.first_operation
+    step, index = point.golden, point.index
     act, boot, fault = step.step.act, point.boot or step.boot, life.plan.settings.fault
     begun = step.trace[: index + 1]
     if point.boot is not None:  # what hangs is not in its trace
@@ -216,7 +217,7 @@ def _start_stretch(point: CutPoint, life: Life, failure: str | None) -> Stretch:
     return Stretch(
         step.step.name,
         act.cause.value if isinstance(act, Boot) else "",
-        () if boot is None else tuple(decision.reason for decision in boot.decisions),
+        () if boot is None else boot.reasons,
         tuple(
             OperationView(
                 step.first_operation + number,
@@ -259,7 +260,7 @@ def _boot_stretch(number: int, lived: LivedBoot, life: Life, failure: str | None
     return Stretch(
         f"boot {number}",
         lived.cause.value,
-        tuple(decision.reason for decision in boot.decisions),
+        boot.reasons,
         tuple(views),
         0,
         _slot_views(boot.contents, life.images, lived.reading),
