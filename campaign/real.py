@@ -21,13 +21,13 @@ from campaign.scenario import Boot
 from campaign.story import Cut, Damage
 from platforms import storage
 from platforms.clock import Clock
-from platforms.devices.flash_memory import FlashMemory, FlashOperation, Moment
+from platforms.devices.flash_memory import BitSource, FlashMemory, FlashOperation, Moment
 from platforms.devices.reset_cause import ResetCause
 from platforms.devices.torn import TornShape
 from platforms.drivers.internal_flash import InternalFlashDriver
 from platforms.drivers.nor_flash import NorFlashDriver
 from platforms.errors import OtasimError
-from platforms.models import make_models
+from platforms.models import Models, make_models
 
 
 class MismatchError(OtasimError):
@@ -38,34 +38,26 @@ class MismatchError(OtasimError):
         what: what differs.
     """
 
+    _advice = "The campaign cannot be trusted; please report it with this line"
+
     def __init__(self, story: str, what: str) -> None:
-        super().__init__(
-            f"{story}: {what}. The campaign cannot be trusted; please report it with this line"
-        )
+        super().__init__(f"{story}: {what}. {self._advice}")
         self.story = story
         self.what = what
 
     def __reduce__(self) -> tuple[type["MismatchError"], tuple[str, str]]:
         """How it comes back from another process."""
-        return MismatchError, (self.story, self.what)
+        return type(self), (self.story, self.what)
 
 
 class UnrepeatableError(MismatchError):
     """The loader does not do the same twice from the same state: nothing can be said of it."""
 
-    def __init__(self, story: str, what: str) -> None:
-        OtasimError.__init__(
-            self,
-            f"{story}: {what}. The loader does not do the same twice from the same flash contents:"
-            " does it keep something from one boot to the next (a class attribute, a global), or"
-            " use chance or the time? On a board nothing survives a reset but flash",
-        )
-        self.story = story
-        self.what = what
-
-    def __reduce__(self) -> tuple[type["UnrepeatableError"], tuple[str, str]]:
-        """How it comes back from another process."""
-        return UnrepeatableError, (self.story, self.what)
+    _advice = (
+        "The loader does not do the same twice from the same flash contents: does it keep"
+        " something from one boot to the next (a class attribute, a global), or use chance or the"
+        " time? On a board nothing survives a reset but flash"
+    )
 
 
 class RealFlash:
@@ -88,15 +80,10 @@ class RealFlash:
         self.clock = Clock()
         self.on_time: Callable[[int], None] | None = None
         models = make_models(self.clock, cells)
-        self._memories = {
-            FlashName.NOR: models.nor.memory,
-            FlashName.INTERNAL: models.internal_flash.memory,
-        }
+        self._memories = memories_of(models)
         for flash, memory in self._memories.items():
             memory.storage[:] = _image_of(contents.of(flash), len(memory.storage))
-            memory.weak_bits.update(contents.of(flash).weak_bits)
-            memory.stick(contents.of(flash).stuck_bits)
-            memory.weak_rng = reading.bits(seed)
+            put_odd_bits(memory, contents.of(flash), reading.bits(seed))
         self.nor = NorFlashDriver(models.nor, self._wait)
         self.internal = InternalFlashDriver(models.internal_flash, self._wait)
 
@@ -178,6 +165,23 @@ class RealFlash:
         self.clock.advance_to(self.clock.now_ns + duration_ns)
         if self.on_time is not None:
             self.on_time(duration_ns)
+
+
+def memories_of(models: Models) -> dict[FlashName, FlashMemory]:
+    """Both flash memories of a board, by name."""
+    return {
+        FlashName.NOR: models.nor.memory,
+        FlashName.INTERNAL: models.internal_flash.memory,
+    }
+
+
+def put_odd_bits(memory: FlashMemory, cells: Cells, bits: BitSource) -> None:
+    """Give a memory these marginal and stuck bits, in place of its own; `bits` are its readings."""
+    memory.weak_bits.clear()
+    memory.weak_bits.update(cells.weak_bits)
+    memory.stuck_bits.clear()
+    memory.stick(cells.stuck_bits)
+    memory.weak_rng = bits
 
 
 def difference(memories: Mapping[FlashName, FlashMemory], expected: Contents) -> str | None:

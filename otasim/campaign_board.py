@@ -14,7 +14,7 @@ from bootloader_model.protocol import BootTarget, Loader, LoaderHardware
 from campaign.boot import Ending
 from campaign.cells import PAGE_SIZE, Cells, Contents
 from campaign.judge import Kind, Problem
-from campaign.real import RealBoot, difference
+from campaign.real import RealBoot, difference, memories_of, put_odd_bits
 from otasim.device import DeviceSoftware
 from otasim.engines import engine_factory
 from platforms import storage
@@ -90,11 +90,7 @@ class _Flash:
             memory.storage[address : address + length] = cells.stored(address, length)
             for listener in memory.on_change:
                 listener(address, length)
-        memory.weak_bits.clear()
-        memory.weak_bits.update(cells.weak_bits)
-        memory.stuck_bits.clear()
-        memory.stick(cells.stuck_bits)
-        memory.weak_rng = bits
+        put_odd_bits(memory, cells, bits)
         self._cells, self._changed = cells, set()
 
     def _note_change(self, address: int, length: int) -> None:
@@ -139,10 +135,7 @@ class _Software:
         self._machine = machine
         self._current = _CurrentLoader()
         self._device = make(machine, self._current, HostOutput(self._note_output))
-        self._memories = {
-            FlashName.NOR: machine.models.nor.memory,
-            FlashName.INTERNAL: machine.models.internal_flash.memory,
-        }
+        self._memories = memories_of(machine.models)
         machine.uart_output = self._device.firmware_bytes
         machine.software = self
 
